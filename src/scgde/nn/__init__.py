@@ -1,0 +1,1 @@
+"""Pure torch: encoders, statistics, generators. No AnnData here."""
