@@ -7,7 +7,13 @@ import torch
 
 
 def cell_pair(x: np.ndarray | torch.Tensor, y: np.ndarray | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return both groups as floating tensors of one dtype on one device, or say what is wrong with them."""
+    """Return both groups as floating tensors of one dtype on one device, or say what is wrong with them.
+
+    Parameters
+    ----------
+    x, y
+        Cells, shape (n, features) and (m, features).
+    """
     x, y = _cells(x, "x"), _cells(y, "y")
     if x.shape[1] != y.shape[1]:
         msg = f"x has {x.shape[1]} features and y has {y.shape[1]}: give both groups in the same representation."
@@ -31,7 +37,15 @@ def _cells(values: np.ndarray | torch.Tensor, name: str) -> torch.Tensor:
 
 
 def as_tensor(values: np.ndarray | torch.Tensor, name: str) -> torch.Tensor:
-    """Return `values` as a finite float32 or float64 tensor on the device they are on."""
+    """Return `values` as a finite float32 or float64 tensor on the device they are on.
+
+    Parameters
+    ----------
+    values
+        Dense array of any shape and number type.
+    name
+        What errors call it.
+    """
     if not isinstance(values, torch.Tensor):
         if hasattr(values, "toarray"):
             msg = f"{name} is a {type(values).__name__}: expected a dense array. Convert it with `.toarray()`."

@@ -46,10 +46,9 @@ def sliced_w2(
     x, y = cell_pair(x, y)
     directions = np.random.default_rng(seed).standard_normal((n_projections, x.shape[1]))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    directions = torch.as_tensor(directions, dtype=x.dtype, device=x.device)
     rank_x, rank_y, mass = _matched_quantiles(len(x), len(y), x.device)
     total = 0.0
-    for block in directions.split(chunk_size):
+    for block in torch.as_tensor(directions, dtype=x.dtype, device=x.device).split(chunk_size):
         sorted_x, sorted_y = (x @ block.T).sort(dim=0).values, (y @ block.T).sort(dim=0).values
         squared = (sorted_x[rank_x] - sorted_y[rank_y]).square()
         total += float((mass @ squared.double()).sum())
