@@ -1,0 +1,165 @@
+"""Map of the groups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from matplotlib.axes import Axes
+from matplotlib.collections import PatchCollection
+from matplotlib.patches import Ellipse
+from scipy.stats import chi2
+
+from ._color import Colors, explain, scatter, uniform
+from ._groups import group_colors, group_names, groupby_columns
+from ._labels import annotate as annotate_points
+from ._projection import project
+from ._style import finish, new_axes, point_size, style, unknown
+
+_MANY = 25
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """What is drawn: embedding (n_groups, n_latent), its standard errors, group names, names of the dimensions."""
+
+    z: np.ndarray
+    se: np.ndarray | None
+    names: list[str]
+    dimensions: Sequence[object]
+
+
+def embedding(
+    data: AnnData | pd.DataFrame,
+    *,
+    key: str = "gde",
+    color: str | Sequence[Any] | pd.Series | None = None,
+    method: Literal["pca", "umap", "none"] = "pca",
+    components: tuple[int, int] = (0, 1),
+    annotate: bool | None = None,
+    error: Literal["ellipse"] | None = "ellipse",
+    se: pd.DataFrame | np.ndarray | None = None,
+    legend: bool = True,
+    size: float | None = None,
+    seed: int = 0,
+    ax: Axes | None = None,
+    show: bool | None = None,
+    save: str | PathLike[str] | None = None,
+) -> Axes | None:
+    """Plot a map of the groups: one point per group, in two dimensions of their embedding.
+
+    Parameters
+    ----------
+    data
+        AnnData with an embedding in ``.uns[key]``, or a DataFrame of embeddings (n_groups, n_latent).
+    key
+        Key of ``.uns`` of the embedding.
+    color
+        A column of ``.uns[key]["groups"]``, a column of ``.obs`` that is constant within each group, or one value per
+        group: a Series is matched by group name, anything else by position. Groups without a value are light grey.
+    method
+        ``"pca"`` of the embedding, ``"umap"``, or ``"none"``: two dimensions of the embedding as they are.
+    components
+        Which two components to draw, counted from 0.
+    annotate
+        Write the names of the groups. By default up to 25 are named, where there is a free place; ``True`` names all.
+    error
+        ``"ellipse"`` draws the region that covers the population value with probability 95%, where standard errors are
+        known and the projection is linear (not UMAP). Errors of different dimensions are taken as independent.
+    se
+        Standard errors (n_groups, n_latent), instead of those stored in ``.uns[key]["se"]``.
+    legend
+        Explain the colours, to the right of the axes.
+    size
+        Area of a marker in points squared; by default from the number of groups.
+    seed
+        Seed of UMAP.
+    ax
+        Axes to draw on, instead of a new figure of one journal column.
+    show
+        Show the figure, and return None.
+    save
+        Path to save the figure to.
+
+    Returns
+    -------
+    The axes, or None with ``show=True``.
+
+    Raises
+    ------
+    KeyError
+        If there is no embedding under ``key``, or ``color`` is not known.
+    ValueError
+        If ``color`` varies within a group or has the wrong length, or a value of the embedding is not finite.
+    """
+    groups = _read(data, key, se)
+    colors = uniform(len(groups.names)) if color is None else group_colors(data, key, color, groups.names)
+    xy, labels, axes = project(groups.z, method, components=components, names=groups.dimensions, seed=seed)
+    n = len(xy)
+    size = point_size(n) if size is None else size
+    with style():
+        ax = new_axes(ax)
+        if error is not None and groups.se is not None and axes is not None:
+            _ellipses(ax, xy, groups.se, axes, colors)
+        scatter(ax, xy, colors, size=size)
+        ax.set(xlabel=labels[0], ylabel=labels[1])
+        ax.margins(0.1 if n <= _MANY else 0.04)
+        if axes is None:
+            ax.set(xticks=[], yticks=[])
+        if legend:
+            explain(ax, colors)
+        if annotate or (annotate is None and n <= _MANY):
+            annotate_points(ax, xy, groups.names, size=size, force=bool(annotate))
+        return finish(ax, show=show, save=save)
+
+
+def _read(data: AnnData | pd.DataFrame, key: str, se: pd.DataFrame | np.ndarray | None) -> _Groups:
+    """Embedding, standard errors and names from either kind of input, checked."""
+    if isinstance(data, AnnData):
+        if key not in data.uns:
+            remedy = "Call `model.get_group_embedding()` first, or give the key it was told to write to."
+            raise KeyError(unknown("Embedding `.uns` key", key, list(data.uns), remedy))
+        stored = data.uns[key]
+        z = np.asarray(stored["embedding"], dtype=float)
+        names = group_names(stored["groups"][groupby_columns(stored)])
+        dimensions: Sequence[object] = [f"z{i + 1}" for i in range(z.shape[1])]
+        se = stored.get("se") if se is None else se
+    elif isinstance(data, pd.DataFrame):
+        z, names, dimensions = data.to_numpy(dtype=float), group_names(data.index), list(data.columns)
+    else:
+        msg = f"Expected an AnnData with an embedding or a DataFrame of embeddings, but got {type(data).__name__}."
+        raise TypeError(msg)
+    errors = None if se is None else np.asarray(se, dtype=float)
+    if errors is not None and errors.shape != z.shape:
+        msg = f"Standard errors of shape {errors.shape} do not fit an embedding of shape {z.shape}: give one per value."
+        raise ValueError(msg)
+    if 0 in z.shape or not np.isfinite(z).all():
+        bad = [name for name, row in zip(names, z, strict=True) if not np.isfinite(row).all()]
+        msg = f"Expected finite embeddings of at least one group, but got shape {z.shape}, not finite for {bad[:5]}."
+        raise ValueError(msg)
+    return _Groups(z, errors, names, dimensions)
+
+
+def _ellipses(ax: Axes, xy: np.ndarray, se: np.ndarray, axes: np.ndarray, colors: Colors) -> None:
+    """95% regions of normal errors, projected."""
+    covariance = np.einsum("gi,ij,ik->gjk", np.nan_to_num(se) ** 2, axes, axes)
+    variance, vectors = np.linalg.eigh(covariance)
+    width, height = 2 * np.sqrt(chi2.ppf(0.95, df=2) * np.clip(variance, 0, None)).T
+    angle = np.degrees(np.arctan2(vectors[:, 1, 0], vectors[:, 0, 0]))
+    patches = [Ellipse(point, w, h, angle=a) for point, w, h, a in zip(xy, width, height, angle, strict=True)]
+    many = len(xy) > 200
+    ax.add_collection(
+        PatchCollection(
+            patches,
+            facecolors=np.c_[colors.rgba[:, :3], np.full(len(xy), 0.03 if many else 0.15)],
+            edgecolors=np.c_[colors.rgba[:, :3], np.full(len(xy), 0.15 if many else 0.7)],
+            linewidths=0.3 if many else 0.6,
+            rasterized=len(xy) > 1000,
+            zorder=1,
+        )
+    )
