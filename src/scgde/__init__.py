@@ -2,7 +2,12 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
+from scgde import datasets, metrics, pl
+from scgde.models import GDE
+
 try:
     __version__ = version("scgde")
-except PackageNotFoundError:  # run from a checkout that is not installed
+except PackageNotFoundError:  # a checkout that is not installed
     __version__ = "0+unknown"
+
+__all__ = ["GDE", "__version__", "datasets", "metrics", "pl"]

@@ -65,9 +65,16 @@ class MixtureStatistics(nn.Module):
     """Statistics of a group on a shared mixture, and their coordinates in the embedding.
 
     The responsibilities of the shared components split every cell between components; the group's weights, means and
-    covariances are its weighted moments under that split. They are regularised by mixing a fixed fraction
-    ``pooled_mass`` of the pooled population into the group, never by a number of cells: the statistics remain a
-    function of the group's distribution alone.
+    covariances are its weighted moments under that split. They are regularised by constants, never by a number of
+    cells, so that they remain a function of the group's distribution alone: with p_k the mass of component k in the
+    group, and a constant ``prior_mass`` c::
+
+        weight_k     = (p_k + c P_k) / (1 + c)
+        mean_k       = M_k + d + p_k / (p_k + c) (m_k - M_k - d)        d = sum_k p_k (m_k - M_k)
+        covariance_k = (p_k S_k + c W_k) / (p_k + c)
+
+    where m_k is the mean of the group's part in component k and S_k its second moment around mean_k; P_k, M_k and W_k
+    are the pooled weight, mean and within-group covariance. The common shift d is not shrunk: all cells measure it.
 
     Parameters
     ----------
@@ -76,10 +83,10 @@ class MixtureStatistics(nn.Module):
     n_components
         Number of mixture components shared by all groups.
     n_coordinates
-        Number of principal components of the statistics that enter the embedding.
+        Number of principal components of the statistics that enter the embedding; :meth:`fit_basis` sets it.
     """
 
-    def __init__(self, n_features: int, n_components: int, n_coordinates: int) -> None:
+    def __init__(self, n_features: int, n_components: int, n_coordinates: int = 0) -> None:
         super().__init__()
         self.n_features, self.n_components = n_features, n_components
         self.full = n_features <= MAX_FULL_COVARIANCE
@@ -87,8 +94,10 @@ class MixtureStatistics(nn.Module):
         self.register_buffer("weight", torch.full((n_components,), 1 / n_components))
         self.register_buffer("mean", torch.zeros(n_components, n_features))
         self.register_buffer("root", torch.ones(n_components, *second))
-        self.register_buffer("pooled", torch.zeros(n_components, 1 + n_features + math.prod(second)))
-        self.register_buffer("pooled_mass", torch.tensor(0.05))
+        self.register_buffer("pooled_weight", torch.full((n_components,), 1 / n_components))
+        self.register_buffer("pooled_mean", torch.zeros(n_components, n_features))
+        self.register_buffer("pooled_within", torch.ones(n_components, *second))
+        self.register_buffer("prior_mass", torch.tensor(0.03))
         n_statistics = n_components * (1 + n_features + (self.lower.shape[1] if self.full else n_features))
         self.register_buffer("feature_scale", torch.ones(n_features))
         self.register_buffer("center", torch.zeros(n_statistics))
@@ -114,6 +123,12 @@ class MixtureStatistics(nn.Module):
         logits = self.weight.log() - 0.5 * (distance + log_det)
         return logits.softmax(-1).reshape(*x.shape[:-1], self.n_components)
 
+    @property
+    def sums_shape(self) -> tuple[int, int]:
+        """Shape of one group's :meth:`sums`."""
+        second = self.n_features**2 if self.full else self.n_features
+        return self.n_components, 1 + self.n_features + second
+
     def sums(self, x: Tensor, weight: Tensor) -> Tensor:
         """Weighted sums that all statistics are made of: (groups, components, 1 + features + second moments).
 
@@ -125,24 +140,84 @@ class MixtureStatistics(nn.Module):
             (groups, cells); sums of parts of a group add up.
         """
         shared = self.responsibilities(x) * weight[..., None]
-        return torch.einsum("gnk,gnp->gkp", shared, self._monomials(x))
+        return torch.einsum("gnk,gnp->gkp", shared, self.monomials(x))
 
-    def _monomials(self, x: Tensor) -> Tensor:
+    def monomials(self, x: Tensor) -> Tensor:
+        """1, the features and their squares or products, (..., 1 + features + second moments)."""
         second = (x[..., :, None] * x[..., None, :]).flatten(-2) if self.full else x.square()
         return torch.cat([torch.ones_like(x[..., :1]), x, second], dim=-1)
 
     def mixtures(self, sums: Tensor) -> Mixtures:
         """The groups' own mixtures from their :meth:`sums` (any total mass)."""
-        mass = sums[..., 0].sum(-1)[:, None, None]
-        sums = (1 - self.pooled_mass) * sums / mass + self.pooled_mass * self.pooled.to(sums)
-        weight, first, second = sums.split([1, self.n_features, sums.shape[-1] - 1 - self.n_features], dim=-1)
-        mean = first / weight
+        mass, first, second = self._split(sums)
+        prior = self.prior_mass.to(sums)
+        pooled_mean = self.pooled_mean.to(sums)
+        deviation = first - mass * pooled_mean
+        shift = deviation.sum(1, keepdim=True)
+        mean = pooled_mean + shift + (deviation - mass * shift) / (mass + prior)
+        within = self._within(mass, first, second, mean) + prior * self.pooled_within.to(sums)
         if self.full:
-            second = second.unflatten(-1, (self.n_features, -1)) / weight[..., None]
-            root = symmetric_root(second - mean[..., :, None] * mean[..., None, :])
+            root = symmetric_root(within / (mass + prior)[..., None])
         else:
-            root = (second / weight - mean.square()).clamp_min(1e-6).sqrt()
-        return Mixtures(weight[..., 0], mean, root)
+            root = (within / (mass + prior)).clamp_min(1e-6).sqrt()
+        weight = (mass[..., 0] + prior * self.pooled_weight.to(sums)) / (1 + prior)
+        return Mixtures(weight, mean, root)
+
+    def _split(self, sums: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Mass (groups, components, 1), first and second moments of the components, for a total mass of 1."""
+        sums = sums / sums[..., 0].sum(-1)[:, None, None]
+        mass, first, second = sums.split([1, self.n_features, sums.shape[-1] - 1 - self.n_features], dim=-1)
+        return mass, first, second.unflatten(-1, (self.n_features, -1)) if self.full else second
+
+    def _within(self, mass: Tensor, first: Tensor, second: Tensor, mean: Tensor) -> Tensor:
+        """Mass times the second moment around ``mean``."""
+        if not self.full:
+            return (second - 2 * mean * first + mass * mean.square()).clamp_min(0)
+        cross = mean[..., :, None] * first[..., None, :]
+        square = mean[..., :, None] * mean[..., None, :]
+        return second - cross - cross.transpose(-1, -2) + mass[..., None] * square
+
+    # --- fitting: everything is closed form --------------------------------------------------------------------------
+
+    def fit_pooled(self, sums: Tensor) -> None:
+        """Set the pooled population from the :meth:`sums` of the training groups, which count equally."""
+        mass, first, second = self._split(sums)
+        self.pooled_weight.copy_(mass.mean(0)[:, 0])
+        self.pooled_mean.copy_(first.mean(0) / mass.mean(0))
+        own = torch.where(mass > 0, first / mass.clamp_min(1e-12), self.pooled_mean)
+        pooled_mass = mass.mean(0)[..., None] if self.full else mass.mean(0)
+        within = self._within(mass, first, second, own).mean(0) / pooled_mass
+        # Groups of one or two cells have no spread of their own: a share of the component's shared covariance stays.
+        shared = self.root @ self.root if self.full else self.root.square()
+        self.pooled_within.copy_(0.9 * within + 0.1 * shared)
+
+    def fit_basis(self, mixtures: Mixtures, max_coordinates: int) -> None:
+        """Set the embedding's coordinates: principal components of the statistics over the training groups.
+
+        A few groups span few directions, and a new group differs in others. The covariance of the statistics is
+        therefore shrunk towards a structured one, in which all components of a group shift (and spread) together along
+        each feature and the weights vary one by one; with n groups the structured part has weight 30 / (30 + n).
+        """
+        vector = self.vectorize(mixtures)
+        self.center.copy_(vector.mean(0))
+        deviation = (vector - self.center).unflatten(1, (self.n_components, -1))
+        share = 30 / (30 + len(deviation))
+        common = self._component_scale(vector)
+        spread = (deviation * common).sum(1).square().mean(0).sqrt()[1:]
+        together = deviation.new_zeros(len(spread), *deviation.shape[1:])
+        index = torch.arange(len(spread))
+        together[index, :, index + 1] = common[:, 0] * spread[:, None]
+        alone = deviation.new_zeros(self.n_components, *deviation.shape[1:])
+        index = torch.arange(self.n_components)
+        alone[index, index, 0] = deviation[..., 0].square().mean(0).sqrt()
+        factors = torch.cat(
+            [math.sqrt((1 - share) / len(vector)) * deviation, math.sqrt(share) * together, math.sqrt(share) * alone]
+        ).flatten(1)
+        _, size, basis = torch.linalg.svd(factors.double(), full_matrices=False)
+        basis = basis[: min(max_coordinates, int((size > 1e-4 * size[0]).sum()))].float()
+        # The sign of a singular vector is arbitrary: its largest entry is made positive, so that results repeat.
+        self.basis = basis * basis.gather(1, basis.abs().argmax(1, keepdim=True)).sign()
+        self.spread = self.coordinates(mixtures).square().mean(0).sqrt().clamp_min(1e-3)
 
     # --- coordinates: from mixtures to the embedding and back ------------------------------------------------------
 
@@ -164,7 +239,8 @@ class MixtureStatistics(nn.Module):
 
     def coordinates(self, mixtures: Mixtures) -> Tensor:
         """Principal coordinates of the statistics at their natural scale, (groups, coordinates)."""
-        return (self.vectorize(mixtures) - self.center) @ self.basis.T
+        vector = self.vectorize(mixtures)
+        return (vector - self.center.to(vector)) @ self.basis.T.to(vector)
 
     def read_back(self, coordinates: Tensor) -> Mixtures:
         """The mixtures that ``coordinates`` stand for: an embedding alone is enough to decode."""

@@ -86,7 +86,7 @@ class Flow(InvertibleGenerator):
         block = Condition(condition.mixtures[index], condition.measured[index], batch)
         xt = torch.lerp(x0, x1, t[:, None, None])
         drift, residual, scale = self._parts(xt, t, z[index], block)
-        error = ((x1 - x0 - drift) / scale - residual).square().mean(-1)
+        error = (x1 - x0 - drift - scale * residual).square().mean(-1)
         error = error.view(groups, times, -1).transpose(1, 2).flatten(1)
         weight = weight[:, :keep]
         return (weight * error).sum(1) / weight.sum(1).clamp_min(1e-12)

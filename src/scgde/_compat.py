@@ -1,0 +1,12 @@
+"""The only place that knows private names of scvi-tools: a change there is mended here."""
+
+from __future__ import annotations
+
+from scvi.data import AnnDataManager
+from scvi.data._constants import _SETUP_ARGS_KEY as SETUP_ARGS_KEY
+from scvi.data.fields import BaseAnnDataField
+from scvi.model.base import BaseModelClass
+from scvi.train._logger import SimpleLogger
+from scvi.train._progress import ProgressBar
+
+__all__ = ["SETUP_ARGS_KEY", "AnnDataManager", "BaseAnnDataField", "BaseModelClass", "ProgressBar", "SimpleLogger"]

@@ -1,0 +1,25 @@
+"""Every key that the package reads from or writes to an AnnData, and the names of settings kept with a model."""
+
+#: Default name of results: ``.uns[KEY]`` and ``.obsm["X_" + KEY]``.
+KEY = "gde"
+
+#: Entries of ``.uns[KEY]``.
+EMBEDDING, STANDARD_ERRORS, GROUPS, SETTINGS = "embedding", "se", "groups", "settings"
+
+#: Column of generated cells with the position on an interpolation or transport path.
+PATH_TIME = "t"
+
+#: Columns of transported cells.
+SOURCE, TARGET = "source", "target"
+
+#: Values of the column named by ``split_key``.
+SPLITS = ("train", "validation", "test")
+
+#: Where scanpy keeps principal components.
+PCA_KEY = "X_pca"
+
+#: X is read as it is up to this many variables; above, its principal components are.
+MAX_X_FEATURES = 50
+
+#: Number of principal components that a model computes.
+N_COMPONENTS = 50

@@ -1,0 +1,21 @@
+"""AnnData to groups to batches."""
+
+from scgde.data._batch import GroupBatch
+from scgde.data._datamodule import GroupDataModule, GroupedCells
+from scgde.data._fields import GroupedObs, Setup, fingerprint, setup_fields
+from scgde.data._groups import GroupIndex
+from scgde.data._representation import Representation
+from scgde.data._sampler import GroupSampler
+
+__all__ = [
+    "GroupBatch",
+    "GroupDataModule",
+    "GroupIndex",
+    "GroupSampler",
+    "GroupedCells",
+    "GroupedObs",
+    "Representation",
+    "Setup",
+    "fingerprint",
+    "setup_fields",
+]

@@ -1,0 +1,241 @@
+"""Cells in memory, sorted by group, and the Lightning data module that serves them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from scgde.data._batch import GroupBatch
+from scgde.data._sampler import N_FOLDS, GroupSampler, strata
+from scgde.nn.statistics import MixtureStatistics
+
+#: Share of the cells of a training group that is kept for early stopping, and of a held-out group that is scored.
+HELD_OUT_CELLS, SCORED_CELLS = 0.1, 0.2
+
+#: At most this many groups are scored at each validation.
+MAX_VALIDATION_GROUPS = 256
+
+
+@dataclass(frozen=True)
+class GroupedCells:
+    """All cells as one group-sorted tensor; in random order inside each group.
+
+    Parameters
+    ----------
+    x
+        (n_cells, features), float32.
+    weight
+        (n_cells,) mass of each cell, or None where all are equal.
+    batch
+        (n_cells,) batch codes, or None.
+    offsets
+        (n_groups + 1,) first cell of each group.
+    """
+
+    x: Tensor
+    weight: Tensor | None
+    batch: Tensor | None
+    offsets: Tensor
+
+    @classmethod
+    def from_arrays(
+        cls, x: np.ndarray, codes: np.ndarray, n_groups: int, weight: np.ndarray | None, batch: np.ndarray | None, seed: int
+    ) -> GroupedCells:
+        """Sort cells by group. Cells without a group, or of weight 0, are left out: they have no effect."""
+        used = codes >= 0 if weight is None else (codes >= 0) & (weight > 0)
+        rows = np.flatnonzero(used)
+        rows = rows[np.lexsort((np.random.default_rng(seed).random(len(rows)), codes[rows]))]
+        offsets = np.concatenate([[0], np.bincount(codes[rows], minlength=n_groups).cumsum()])
+        return cls(
+            torch.from_numpy(x[rows]),
+            None if weight is None else torch.from_numpy(weight[rows].astype(np.float32)),
+            None if batch is None else torch.from_numpy(batch[rows].astype(np.int64)),
+            torch.from_numpy(offsets),
+        )
+
+    @property
+    def counts(self) -> Tensor:
+        """Number of cells of each group."""
+        return self.offsets.diff()
+
+    def to(self, device: torch.device) -> GroupedCells:
+        """The same cells with their features on ``device``."""
+        move = {name: getattr(self, name) for name in ("x", "weight", "batch")}
+        return replace(self, **{name: None if value is None else value.to(device) for name, value in move.items()})
+
+    def gather(self, group: Tensor, position: Tensor, share: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Cells at positions of their groups (groups, cells), with weights that sum to 1, and their batches."""
+        index = (self.offsets[group][:, None] + position).to(self.x.device)
+        weight = share.to(self.x.device)
+        if self.weight is not None:
+            weight = weight * self.weight[index]
+            weight = weight / weight.sum(1, keepdim=True)
+        return self.x[index], weight, None if self.batch is None else self.batch[index]
+
+
+class _Steps(Dataset):
+    """Item i is the batch of step i."""
+
+    def __init__(self, cells: GroupedCells, sampler: GroupSampler, fold_sums: Tensor) -> None:
+        self.cells, self.sampler, self.fold_sums = cells, sampler, fold_sums
+
+    def __getitem__(self, step: int) -> GroupBatch:
+        group = self.sampler.groups_of(step)
+        fold, encode, share, score, share_score = self.sampler.cells_of(step, group)
+        x, weight, _ = self.cells.gather(group, encode, share)
+        x_score, weight_score, batch = self.cells.gather(group, score, share_score)
+        sums = self.fold_sums[group]
+        left_out = sums[torch.arange(len(group)), fold.clamp_min(0)] * (fold >= 0)[:, None, None]
+        return GroupBatch(group, sums.sum(1) - left_out, x, weight, x_score, weight_score, batch, step)
+
+
+class _EpochSampler(Sampler):
+    """The numbers of the steps of the current epoch. Lightning tells the epoch."""
+
+    def __init__(self, steps_per_epoch: int, first: int = 0) -> None:
+        self.steps_per_epoch, self.first, self.epoch = steps_per_epoch, first, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.steps_per_epoch
+
+    def __iter__(self) -> Iterator[int]:
+        start = self.first + self.epoch * self.steps_per_epoch
+        return iter(range(start, start + self.steps_per_epoch))
+
+
+def training_counts(counts: Tensor, validation_groups: Tensor) -> Tensor:
+    """(n_groups,) how many cells of each group are not held out; groups of fewer than 10 cells hold none out."""
+    share = torch.full(counts.shape, HELD_OUT_CELLS)
+    share[validation_groups] = SCORED_CELLS
+    return counts - torch.where(counts >= 10, (share * counts).long(), 0)
+
+
+def fold_sums(cells: GroupedCells, counts: Tensor, statistics: MixtureStatistics, chunk_size: int = 4096) -> Tensor:
+    """Sums of the statistics over each fold of each group's training cells, (n_groups, folds, components, moments).
+
+    Parameters
+    ----------
+    cells
+        Standardised cells.
+    counts
+        (n_groups,) number of training cells of each group: its first ones.
+    statistics
+        The shared mixture.
+    chunk_size
+        Cells per chunk.
+    """
+    group = torch.repeat_interleave(counts)
+    position = torch.arange(len(group)) - (counts.cumsum(0) - counts)[group]
+    n_folds = counts.clamp(max=N_FOLDS)[group]
+    segment = group * N_FOLDS + ((position + 1) * n_folds - 1) // counts[group]
+    index = cells.offsets[group] + position
+    total = torch.zeros(len(counts) * N_FOLDS, *statistics.sums_shape)
+    for rows, target in zip(index.split(chunk_size), segment.split(chunk_size), strict=True):
+        weight = torch.ones(len(rows)) if cells.weight is None else cells.weight[rows]
+        total.index_add_(0, target, statistics.sums(cells.x[rows][:, None], weight[:, None]))
+    return total.view(len(counts), N_FOLDS, *statistics.sums_shape)
+
+
+class GroupDataModule(LightningDataModule):
+    """Serves training steps, and fixed validation batches of held-out cells and held-out groups.
+
+    Parameters
+    ----------
+    cells
+        All cells, standardised.
+    fold_sums
+        (n_groups, folds, components, moments), from :func:`fold_sums`.
+    train_groups, validation_groups
+        Positions of groups.
+    batch_size, cells_per_group, scored_per_group, seed
+        As in :class:`GroupSampler`.
+    steps_per_epoch
+        Steps of an epoch.
+    first_step
+        Number of the first step, where an earlier call of ``train`` took steps.
+    """
+
+    def __init__(
+        self,
+        cells: GroupedCells,
+        fold_sums: Tensor,
+        train_groups: Tensor,
+        validation_groups: Tensor,
+        *,
+        batch_size: int,
+        cells_per_group: int,
+        scored_per_group: int,
+        seed: int,
+        steps_per_epoch: int,
+        first_step: int = 0,
+    ) -> None:
+        super().__init__()
+        self.cells, self.fold_sums, self.seed = cells, fold_sums, seed
+        self.train_groups, self.validation_groups = train_groups, validation_groups
+        self.batch_size = batch_size
+        self.cells_per_group, self.scored_per_group = cells_per_group, scored_per_group
+        self.steps_per_epoch, self.first_step = steps_per_epoch, first_step
+
+    @property
+    def train_counts(self) -> Tensor:
+        """Cells of each group that its statistics and the training steps may use; the others are held out."""
+        return training_counts(self.cells.counts, self.validation_groups)
+
+    def _sampler(self, batch_size: int) -> GroupSampler:
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        return GroupSampler(
+            self.train_counts,
+            self.train_groups,
+            batch_size,
+            self.cells_per_group,
+            self.scored_per_group,
+            self.seed,
+            rank,
+            world_size,
+        )
+
+    def setup(self, stage: str) -> None:
+        """Keep the cells on the device where they fill at most half of its free memory."""
+        device = self.trainer.strategy.root_device
+        self.fold_sums = self.fold_sums.to(device)
+        if device.type == "cuda" and self.cells.x.nbytes < 0.5 * torch.cuda.mem_get_info(device)[0]:
+            self.cells = self.cells.to(device)
+
+    def train_dataloader(self) -> DataLoader:
+        """One item per step."""
+        steps = _Steps(self.cells, self._sampler(self.batch_size), self.fold_sums)
+        sampler = _EpochSampler(self.steps_per_epoch, self.first_step)
+        return DataLoader(steps, batch_size=None, sampler=sampler, collate_fn=lambda batch: batch)
+
+    def val_dataloader(self) -> list[DataLoader]:
+        """Held-out cells of training groups, then held-out groups; the same draws at every validation."""
+        held = self.cells.counts - self.train_counts
+        rng = np.random.default_rng(self.seed)
+        loaders = []
+        for groups in (self.train_groups, self.validation_groups):
+            groups = groups[held[groups] > 0]
+            if len(groups) > MAX_VALIDATION_GROUPS:
+                groups = groups[np.sort(rng.permutation(len(groups))[:MAX_VALIDATION_GROUPS])]
+            batches = [self._validation_batch(part) for part in groups.split(64) if len(part)]
+            if batches:
+                loaders.append(DataLoader(batches, batch_size=None, collate_fn=lambda batch: batch))
+        return loaders
+
+    def _validation_batch(self, group: Tensor) -> GroupBatch:
+        first, counts = self.train_counts[group], self.cells.counts[group]
+        u = torch.full((len(group), self.cells_per_group), 0.5, dtype=torch.float64)
+        encode, share = strata(u, torch.zeros(len(group)).double(), first)
+        slots = min(4 * self.scored_per_group, int((counts - first).max()))
+        score, share_score = strata(u[:, :1].expand(-1, slots), u[:, 0] * 0, counts - first)
+        x, weight, _ = self.cells.gather(group, encode, share)
+        x_score, weight_score, batch = self.cells.gather(group, first[:, None] + score, share_score)
+        return GroupBatch(group, self.fold_sums[group].sum(1), x, weight, x_score, weight_score, batch, step=0)

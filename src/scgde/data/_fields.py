@@ -1,0 +1,223 @@
+"""What a user set up: the columns a model reads, checked and read the same way from any AnnData."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import rich.table
+from anndata import AnnData
+from scipy import sparse
+
+from scgde._compat import BaseAnnDataField
+from scgde._constants import SPLITS
+from scgde._validation import (
+    check_columns,
+    check_constant,
+    check_group_sizes,
+    check_missing,
+    check_weight,
+    listing,
+)
+from scgde.data._groups import GroupIndex
+from scgde.data._representation import Representation
+
+
+@dataclass(frozen=True)
+class GroupedObs:
+    """What obs says: groups, their labels and splits, and the batches and weights of cells.
+
+    Parameters
+    ----------
+    index
+        Groups of the cells.
+    labels
+        One row per group, one column per label that the AnnData has.
+    batch
+        (n_cells,) batch of each cell, or None.
+    weight
+        (n_cells,) mass of each cell, or None.
+    split
+        (n_groups,) one of "train", "validation" and "test", or None.
+    """
+
+    index: GroupIndex
+    labels: pd.DataFrame
+    batch: pd.Series | None
+    weight: np.ndarray | None
+    split: np.ndarray | None
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """Grouping columns, labels and numbers of cells of each group."""
+        labels = self.labels[[c for c in self.labels.columns if c not in self.index.table.columns]]
+        table = pd.concat([self.index.table, labels.reset_index(drop=True)], axis=1)
+        return table if "n_cells" in table else table.assign(n_cells=self.index.counts)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The arguments of ``setup_anndata``, as the reader of any AnnData."""
+
+    groupby: Any
+    use_rep: str | None = None
+    layer: str | None = None
+    labels: Any = None
+    batch_key: str | None = None
+    weight_key: str | None = None
+    split_key: str | None = None
+    min_cells: int = 1
+    drop_ungrouped: bool = False
+
+    @property
+    def columns(self) -> list[str]:
+        """Grouping columns."""
+        return list(self.groupby) if isinstance(self.groupby, list | tuple) else [self.groupby]
+
+    @property
+    def label_columns(self) -> dict[str, str]:
+        """Label name to obs column; a multi-label attribute has one entry per binary column."""
+        if self.labels is None:
+            return {}
+        if isinstance(self.labels, str):
+            return {self.labels: self.labels}
+        if not isinstance(self.labels, dict):
+            return {column: column for column in self.labels}
+        columns = {}
+        for name, column in self.labels.items():
+            columns.update({name: column} if isinstance(column, str) else {c: c for c in column})
+        return columns
+
+    def representation(self, adata: AnnData) -> Representation:
+        """The representation that the arguments choose."""
+        return Representation.choose(adata, self.use_rep, self.layer)
+
+    def read(self, adata: AnnData, *, training: bool) -> GroupedObs:
+        """Check and read obs; ``training`` data need every column, new data need no labels and no splits."""
+        check_columns(adata, self.columns, "groupby")
+        check_missing(adata, self.columns, drop=self.drop_ungrouped)
+        index = GroupIndex.from_obs(adata.obs, self.columns)
+        if training:
+            check_columns(adata, list(self.label_columns.values()), "labels")
+            check_columns(adata, [self.split_key] if self.split_key is not None else [], "split_key")
+            check_group_sizes(index.counts, index.names, self.min_cells)
+        check_columns(adata, [self.batch_key] if self.batch_key is not None else [], "batch_key")
+        check_columns(adata, [self.weight_key] if self.weight_key is not None else [], "weight_key")
+        labels = {
+            name: check_constant(adata.obs[column], index.codes, index.names, "labels")
+            for name, column in self.label_columns.items()
+            if column in adata.obs
+        }
+        batch = None
+        if self.batch_key is not None:
+            check_missing(adata[index.codes >= 0], [self.batch_key], drop=False)
+            batch = adata.obs[self.batch_key]
+        weight = None
+        if self.weight_key is not None:
+            weight = adata.obs[self.weight_key].to_numpy()
+            check_weight(weight, index.codes, index.names, self.weight_key)
+        split = self._split(adata, index) if training and self.split_key is not None else None
+        return GroupedObs(index, pd.DataFrame(labels, index=range(len(index))), batch, weight, split)
+
+    def _split(self, adata: AnnData, index: GroupIndex) -> np.ndarray:
+        assert self.split_key is not None
+        split = check_constant(adata.obs[self.split_key], index.codes, index.names, "split_key").astype(object)
+        unknown = sorted({str(value) for value in split} - set(SPLITS))
+        if unknown:
+            msg = (
+                f"adata.obs[{self.split_key!r}] (split_key=) holds {listing(unknown)}; expected {listing(SPLITS)} for "
+                "every group."
+            )
+            raise ValueError(msg)
+        if (split == "train").sum() < 2:
+            msg = f"adata.obs[{self.split_key!r}] marks fewer than two groups as 'train'; at least two are needed."
+            raise ValueError(msg)
+        return split.to_numpy().astype(str)
+
+
+def fingerprint(adata: AnnData, setup: Setup, representation: Representation) -> int:
+    """A checksum of the groups and of the representation, to notice changes after setup.
+
+    Backed data are not read for it: there only shapes enter.
+    """
+    groups = pd.util.hash_pandas_object(adata.obs[setup.columns].astype(str), index=False).to_numpy()
+    check = zlib.crc32(groups.tobytes(), zlib.crc32(repr((adata.shape, representation.name)).encode()))
+    if adata.isbacked and representation.source == "X":
+        return check
+    values = representation.raw(adata)
+    parts = [values.data, values.indices] if sparse.issparse(values) else [np.ascontiguousarray(values)]
+    for part in parts:
+        check = zlib.crc32(memoryview(np.ascontiguousarray(part)).cast("B"), check)
+    return check
+
+
+class SetupField(BaseAnnDataField):
+    """A field that reads AnnData without writing helper columns to it; registered afresh on every AnnData."""
+
+    is_empty = False
+
+    def __init__(self, registry_key: str, attr_name: str, attr_key: str | None, state: Any) -> None:
+        self._registry_key, self._attr_name, self._attr_key = registry_key, attr_name, attr_key
+        self._state = state
+
+    @property
+    def registry_key(self) -> str:
+        return self._registry_key
+
+    @property
+    def attr_name(self) -> str:
+        return self._attr_name
+
+    @property
+    def attr_key(self) -> str | None:
+        return self._attr_key
+
+    def validate_field(self, adata: AnnData) -> None:
+        """Nothing: ``setup_anndata`` has checked everything before it registers."""
+
+    def register_field(self, adata: AnnData) -> dict[str, Any]:
+        return self._state(adata)
+
+    def transfer_field(self, state_registry: dict[str, Any], adata_target: AnnData, **kwargs: Any) -> dict[str, Any]:
+        return self.register_field(adata_target)
+
+    def get_summary_stats(self, state_registry: dict[str, Any]) -> dict[str, int]:
+        return {name: value for name, value in state_registry.items() if name.startswith("n_")}
+
+    def view_state_registry(self, state_registry: dict[str, Any]) -> rich.table.Table:
+        table = rich.table.Table(title=f"{self.registry_key} state")
+        table.add_column("entry")
+        table.add_column("value")
+        for name, value in state_registry.items():
+            table.add_row(name, listing(value) if isinstance(value, list) else str(value))
+        return table
+
+
+def setup_fields(setup: Setup, adata: AnnData) -> list[SetupField]:
+    """The fields that scvi-tools registers: the representation and the groups."""
+    representation = setup.representation(adata)
+    attr_name = {"X": "X", "layer": "layers", "obsm": "obsm"}[representation.source]
+
+    def features(adata: AnnData) -> dict[str, Any]:
+        return {
+            "representation": representation.name + (" (principal components)" if representation.project else ""),
+            "n_features_read": representation.raw(adata).shape[1],
+            "column_names": np.asarray(adata.var_names.astype(str)),
+            "fingerprint": fingerprint(adata, setup, representation),
+        }
+
+    def groups(adata: AnnData) -> dict[str, Any]:
+        obs = setup.read(adata, training=False)
+        state: dict[str, Any] = {"groupby": setup.columns, "n_groups": len(obs.index), "n_grouped_cells": 0}
+        state["n_grouped_cells"] = int(obs.index.counts.sum())
+        if obs.batch is not None:
+            state["batches"] = obs.batch[obs.index.codes >= 0].drop_duplicates().sort_values().tolist()
+        return state
+
+    return [
+        SetupField("X", attr_name, representation.key or None, features),
+        SetupField("sample", "obs", setup.columns[0], groups),
+    ]

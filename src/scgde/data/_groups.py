@@ -1,0 +1,111 @@
+"""Cells to groups: one pass over obs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from scgde._validation import unknown_key
+
+
+@dataclass(frozen=True)
+class GroupIndex:
+    """Which cells belong to which group.
+
+    Parameters
+    ----------
+    codes
+        (n_cells,) group of each cell, -1 for cells without one.
+    table
+        One row per group, one column per grouping column, in the user's dtypes.
+    """
+
+    codes: np.ndarray
+    table: pd.DataFrame
+
+    @classmethod
+    def from_obs(cls, obs: pd.DataFrame, columns: Sequence[str]) -> GroupIndex:
+        """Group cells by the values of ``columns``; categories keep their order, other values are sorted."""
+        codes = np.zeros(len(obs), dtype=np.int64)
+        levels = []
+        for column in columns:
+            own, values = _factorize(obs[column])
+            codes = np.where((own < 0) | (codes < 0), -1, codes * max(len(values), 1) + own)
+            levels.append(values)
+        present = np.unique(codes[codes >= 0])
+        codes = np.where(codes < 0, -1, np.searchsorted(present, codes))
+        table = {}
+        for column, values in zip(reversed(columns), reversed(levels), strict=True):
+            table[column] = values.take(present % len(values)) if len(values) else values
+            present = present // max(len(values), 1)
+        return cls(codes, pd.DataFrame({column: table[column] for column in columns}))
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """Number of cells of each group."""
+        return np.bincount(self.codes[self.codes >= 0], minlength=len(self))
+
+    @cached_property
+    def names(self) -> list[Any]:
+        """Key of each group: a value, or a tuple where there are several columns."""
+        if self.table.shape[1] == 1:
+            return self.table.iloc[:, 0].tolist()
+        return list(self.table.itertuples(index=False, name=None))
+
+    @cached_property
+    def index(self) -> pd.Index:
+        """Row labels of results: the values of one column in its dtype, or a MultiIndex."""
+        if self.table.shape[1] == 1:
+            return pd.Index(self.table.iloc[:, 0])
+        return pd.MultiIndex.from_frame(self.table)
+
+    def positions(self, keys: Any) -> np.ndarray:
+        """Positions of groups named by a key or a list of keys, matched by value, else by unique string form.
+
+        Raises
+        ------
+        KeyError
+            Where a key names no group, with near matches.
+        """
+        keys = keys if isinstance(keys, list | np.ndarray | pd.Index | pd.Series) else [keys]
+        exact = {name: i for i, name in enumerate(self.names)}
+        text: dict[str, list[int]] = {}
+        for i, name in enumerate(self.names):
+            text.setdefault(_text(name), []).append(i)
+        found = []
+        for key in keys:
+            key = tuple(key) if isinstance(key, list) else key
+            matches = [exact[key]] if key in exact else text.get(_text(key), [])
+            if len(matches) != 1:
+                what = f"the groups ({', '.join(map(str, self.table.columns))})"
+                raise KeyError(unknown_key(key, self.names, what).args[0])
+            found.append(matches[0])
+        return np.array(found, dtype=np.int64)
+
+
+def _text(key: Any) -> str:
+    return "\x1f".join(map(str, key)) if isinstance(key, tuple) else str(key)
+
+
+def _factorize(column: pd.Series) -> tuple[np.ndarray, pd.Index | pd.Categorical]:
+    """Codes (-1 for missing) and the sorted values they stand for."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return column.cat.codes.to_numpy().astype(np.int64), pd.Categorical.from_codes(
+            np.arange(len(column.cat.categories)), dtype=column.dtype
+        )
+    try:
+        codes, values = pd.factorize(column, sort=True)
+    except TypeError:  # values of several types have no order of their own
+        codes, values = pd.factorize(column)
+        order = np.argsort(np.array([str(v) for v in values]), kind="stable")
+        codes = np.where(codes < 0, -1, np.argsort(order)[codes])
+        values = values[order]
+    return codes.astype(np.int64), values if isinstance(values, pd.Index) else pd.Index(values)

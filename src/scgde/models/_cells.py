@@ -1,0 +1,319 @@
+"""From embeddings back to cells: sampling, interpolation, transport."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+from torch import Tensor
+
+from scgde._constants import PATH_TIME, SOURCE, TARGET
+from scgde._validation import unknown_key
+from scgde.data import GroupedObs
+from scgde.models._inference import generate, move
+from scgde.models._results import cells_anndata, repeated_obs
+from scgde.nn.generators import GENERATORS
+from scgde.nn.statistics import Mixtures
+
+if TYPE_CHECKING:
+    from scgde.models._gde import GDE
+
+
+class Populations(NamedTuple):
+    """Groups to generate: embeddings, measured statistics (or None), names, and batches seen in each group."""
+
+    z: Tensor
+    mixtures: Mixtures | None
+    table: pd.DataFrame
+    names: list[str]
+    batch_shares: np.ndarray | None
+
+
+class CellsMixin:
+    """Methods of a model that return cells."""
+
+    def sample(
+        self: GDE,
+        groups: Any = None,
+        n_cells: int = 1000,
+        *,
+        adata: AnnData | None = None,
+        exact_moments: bool = True,
+        batch: Any = None,
+        seed: int = 0,
+        batch_size: int | None = None,
+        progress: bool = False,
+    ) -> AnnData:
+        """Generate cells of groups.
+
+        Parameters
+        ----------
+        groups
+            A key or a list of keys of groups, an embedding (rows of :meth:`get_group_embedding`, or an array), or None
+            for all groups.
+        n_cells
+            Cells per group.
+        adata
+            Data with the groups; by default the training data.
+        exact_moments
+            Whether to use the statistics measured on the groups' own cells. If not, or where an embedding is given,
+            they are read back from the embedding.
+        batch
+            Batch to generate, where the model was set up with ``batch_key``; by default those of the group, in their
+            proportions.
+        seed
+            Seed of the draws.
+        batch_size
+            Cells in memory at a time.
+        progress
+            Whether to show a progress bar.
+
+        Returns
+        -------
+        AnnData with X in the units of the representation and the groups in ``.obs``.
+
+        Raises
+        ------
+        KeyError
+            For unknown groups or batches, with near matches.
+        """
+        self._check_trained()
+        population = self._populations(groups, adata, exact_moments, batch_size)
+        codes = self._draw_batches(population, n_cells, batch, seed)
+        x = generate(
+            self.module,
+            population.z,
+            n_cells,
+            mixtures=population.mixtures,
+            batch=codes,
+            seed=seed,
+            batch_size=batch_size,
+            progress=progress,
+        )
+        obs = repeated_obs(population.table, population.names, n_cells)
+        return cells_anndata(x.reshape(-1, x.shape[-1]), self._with_batch(obs, codes), self.representation)
+
+    def interpolate(
+        self: GDE,
+        source: Any,
+        target: Any,
+        n_steps: int = 11,
+        *,
+        n_cells: int = 500,
+        adata: AnnData | None = None,
+        exact_moments: bool = True,
+        batch: Any = None,
+        seed: int = 0,
+        batch_size: int | None = None,
+    ) -> AnnData:
+        """Generate populations along the straight line between two embeddings.
+
+        Cell j of every step comes from the same noise, so its path can be followed.
+
+        Parameters
+        ----------
+        source, target
+            Keys of groups, or embeddings.
+        n_steps
+            Populations on the way, both ends included.
+        n_cells
+            Cells per population.
+        adata
+            Data with the groups; by default the training data.
+        exact_moments
+            Whether the statistics at both ends are those measured on the groups' cells, and move on a straight line
+            between them; else they are read back from the embedding all along.
+        batch
+            Batch to generate, where the model was set up with ``batch_key``; by default the most frequent of training.
+        seed
+            Seed of the noise.
+        batch_size
+            Cells in memory at a time.
+
+        Returns
+        -------
+        AnnData with ``.obs["t"]`` from 0 to 1 and ``.obs["cell"]``, the number of the noise.
+        """
+        self._check_trained()
+        if n_steps < 2:
+            msg = f"n_steps={n_steps}: expected at least 2, the two ends."
+            raise ValueError(msg)
+        ends = [self._one(key, adata, exact_moments, batch_size, name) for key, name in ((source, SOURCE), (target, TARGET))]
+        t = torch.linspace(0, 1, n_steps, device=ends[0].z.device)[:, None]
+        z = torch.lerp(ends[0].z, ends[1].z, t)
+        mixtures = None
+        if all(end.mixtures is not None for end in ends):
+            statistics = self.module.statistics
+            vectors = [statistics.vectorize(end.mixtures) for end in ends]
+            mixtures = statistics.devectorize(torch.lerp(vectors[0], vectors[1], t))
+        codes = None
+        if self._batches:
+            codes = torch.full((n_steps, n_cells), self._batch_code(batch, self.fitted_["batch_shares"]))
+        x = generate(
+            self.module,
+            z,
+            n_cells,
+            mixtures=mixtures,
+            batch=codes,
+            seed=seed,
+            same_noise=True,
+            batch_size=batch_size,
+        )
+        obs = pd.DataFrame(
+            {PATH_TIME: np.repeat(t[:, 0].cpu().numpy(), n_cells), "cell": np.tile(np.arange(n_cells), n_steps)},
+            index=[f"{step}-{cell}" for step in range(n_steps) for cell in range(n_cells)],
+        )
+        return cells_anndata(x.reshape(-1, x.shape[-1]), self._with_batch(obs, codes), self.representation)
+
+    def transport(
+        self: GDE,
+        source: Any,
+        target: Any,
+        adata: AnnData | None = None,
+        *,
+        exact_moments: bool = True,
+        batch: Any = None,
+        batch_size: int | None = None,
+        progress: bool = False,
+    ) -> AnnData:
+        """Move the cells of one group to another: any to any, no pairs are needed.
+
+        The flow is inverted under the source's embedding and run under the target's.
+
+        Parameters
+        ----------
+        source
+            Key of the group whose cells move.
+        target
+            Key of a group, or an embedding.
+        adata
+            Data with the groups; by default the training data.
+        exact_moments
+            Whether to use the statistics measured on the groups' cells; else they are read back from the embeddings. A
+            target that is an embedding is always read back.
+        batch
+            Batch of the moved cells, where the model was set up with ``batch_key``; by default the target's most
+            frequent.
+        batch_size
+            Cells in memory at a time.
+        progress
+            Whether to show a progress bar.
+
+        Returns
+        -------
+        AnnData with X in the units of the representation, ``.obs`` of the source's cells, and columns ``source`` and
+        ``target``.
+
+        Raises
+        ------
+        KeyError
+            For unknown groups or batches, with near matches.
+        TypeError
+            For a generator that cannot be inverted.
+        """
+        self._check_trained()
+        if not self.module.generator.invertible:
+            able = [name for name, kind in GENERATORS.items() if kind.invertible]
+            msg = f"The generator {self.options['generator']!r} cannot be inverted. Train with one of {able}."
+            raise TypeError(msg)
+        data, obs = self._read(adata)
+        start, end = (
+            self._one(key, adata, exact_moments, batch_size, name) for key, name in ((source, SOURCE), (target, TARGET))
+        )
+        rows = np.flatnonzero(obs.index.codes == obs.index.positions(source)[0])
+        codes = self._batch_codes(obs)
+        source_batch = target_batch = None
+        if codes is not None:
+            source_batch = torch.from_numpy(codes[rows])
+            target_batch = torch.full((len(rows),), self._batch_code(batch, end.batch_shares))
+        x = move(
+            self.module,
+            self.representation.read(data)[rows],
+            (start.z, start.mixtures),
+            (end.z, end.mixtures),
+            source_batch=source_batch,
+            target_batch=target_batch,
+            batch_size=batch_size,
+            progress=progress,
+        )
+        moved = data.obs.iloc[rows].assign(**{SOURCE: start.names[0], TARGET: end.names[0]})
+        return cells_anndata(x, moved, self.representation)
+
+    # --- groups, embeddings, batches -------------------------------------------------------------------------------
+
+    def _populations(self: GDE, groups: Any, adata: AnnData | None, exact: bool, size: int | None) -> Populations:
+        if isinstance(groups, pd.DataFrame) or (isinstance(groups, np.ndarray) and groups.ndim == 2):
+            return self._given(groups)
+        data, obs = self._read(adata)
+        index = obs.index
+        positions = np.arange(len(index)) if groups is None else index.positions(groups)
+        encoding = self._encode(data, obs, positions, size)
+        names = [" | ".join(map(str, n)) if isinstance(n, tuple) else str(n) for n in (index.names[i] for i in positions)]
+        mixtures = encoding.mixtures if exact else None
+        return Populations(encoding.z, mixtures, index.table.iloc[positions], names, self._shares(obs, positions))
+
+    def _given(self: GDE, embedding: pd.DataFrame | np.ndarray) -> Populations:
+        frame = embedding if isinstance(embedding, pd.DataFrame) else pd.DataFrame(embedding)
+        if frame.shape[1] != self.options["n_latent"] or not np.isfinite(frame.to_numpy()).all():
+            msg = (
+                f"Received an embedding of {frame.shape[1]} columns, expected {self.options['n_latent']} finite ones: "
+                "rows of get_group_embedding()."
+            )
+            raise ValueError(msg)
+        table = frame.index.to_frame(index=False, name=frame.index.name or "embedding") if (
+            frame.index.nlevels == 1
+        ) else frame.index.to_frame(index=False)
+        names = [" | ".join(map(str, n)) if isinstance(n, tuple) else str(n) for n in frame.index]
+        z = torch.tensor(frame.to_numpy(dtype=np.float32), device=self.module.device)
+        shares = self.fitted_.get("batch_shares")
+        return Populations(z, None, table, names, None if shares is None else np.tile(shares, (len(frame), 1)))
+
+    def _one(self: GDE, key: Any, adata: AnnData | None, exact: bool, size: int | None, name: str) -> Populations:
+        key = np.asarray(key)[None] if isinstance(key, np.ndarray) and key.ndim == 1 else key
+        if isinstance(key, pd.Series) and np.issubdtype(key.dtype, np.floating):
+            key = key.to_frame().T
+        population = self._populations(key, adata, exact, size)
+        if len(population.z) != 1:
+            msg = f"{name}= names {len(population.z)} groups, expected one."
+            raise ValueError(msg)
+        return population
+
+    def _shares(self: GDE, obs: GroupedObs, positions: np.ndarray) -> np.ndarray | None:
+        """Share of each batch in each group, (groups, batches)."""
+        codes = self._batch_codes(obs)
+        if codes is None:
+            return None
+        counts = np.zeros((len(obs.index), len(self._batches)))
+        used = obs.index.codes >= 0
+        np.add.at(counts, (obs.index.codes[used], codes[used]), 1)
+        return counts[positions] / counts[positions].sum(1, keepdims=True)
+
+    def _batch_code(self: GDE, batch: Any, shares: np.ndarray) -> int:
+        """Code of a named batch, else of the most frequent one."""
+        if batch is None:
+            return int(np.argmax(shares))
+        if batch not in self._batches:
+            raise KeyError(unknown_key(batch, self._batches, "the batches of training (batch=)").args[0])
+        return self._batches.index(batch)
+
+    def _draw_batches(self: GDE, population: Populations, n_cells: int, batch: Any, seed: int) -> Tensor | None:
+        if not self._batches:
+            if batch is not None:
+                msg = f"batch={batch!r}, but the model knows no batches: set it up with batch_key=."
+                raise ValueError(msg)
+            return None
+        assert population.batch_shares is not None
+        if batch is not None:
+            return torch.full((len(population.z), n_cells), self._batch_code(batch, population.batch_shares))
+        rng = np.random.default_rng(seed)
+        draws = [rng.choice(len(self._batches), n_cells, p=shares) for shares in population.batch_shares]
+        return torch.from_numpy(np.stack(draws))
+
+    def _with_batch(self: GDE, obs: pd.DataFrame, codes: Tensor | None) -> pd.DataFrame:
+        key = self.setup.batch_key
+        if codes is None or key is None or key in obs:
+            return obs
+        return obs.assign(**{key: np.array(self._batches, dtype=object)[codes.flatten().numpy()]})

@@ -1,0 +1,182 @@
+"""From a set-up model to a trained one: splits, the representation, shared statistics, gradient steps."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+
+from scgde.data import GroupDataModule, GroupedCells, GroupedObs
+from scgde.data._datamodule import fold_sums, training_counts
+from scgde.models._module import GDEModule
+from scgde.models._training import Budget, GDETrainingPlan, fit
+from scgde.nn._shared_mixture import fit_shared_mixture
+
+if TYPE_CHECKING:
+    from scgde.models._gde import GDE
+
+#: Epochs where no limit is set, and the least number of steps of an epoch.
+MAX_EPOCHS, MIN_STEPS_PER_EPOCH = 20, 50
+
+#: Groups are held out by default where there are at least this many.
+MIN_GROUPS_TO_HOLD_OUT = 30
+
+
+def split_groups(obs: GroupedObs, validation_size: float | None, seed: int) -> dict[str, np.ndarray]:
+    """Positions of the training, validation and test groups: the user's split, else a random one by group."""
+    n = len(obs.index)
+    if obs.split is not None:
+        return {name: np.flatnonzero(obs.split == name) for name in ("train", "validation", "test")}
+    if validation_size is None:
+        validation_size = 0.1 if n >= MIN_GROUPS_TO_HOLD_OUT else 0.0
+    n_held = round(validation_size * n)
+    if not 0 <= validation_size < 1 or n - n_held < 2:
+        msg = (
+            f"validation_size={validation_size} leaves {n - n_held} of {n} groups to train on; pass a share of the "
+            "groups, from 0 to below 1, that leaves at least two."
+        )
+        raise ValueError(msg)
+    order = np.random.default_rng([seed, n]).permutation(n)
+    return {"train": np.sort(order[n_held:]), "validation": np.sort(order[:n_held]), "test": np.array([], dtype=int)}
+
+
+def fit_representation(model: GDE, adata: AnnData, obs: GroupedObs, split: dict[str, np.ndarray]) -> None:
+    """Complete the representation (a PCA, where there is none) from the training groups."""
+    rows = np.flatnonzero(np.isin(obs.index.codes, split["train"]))
+    model.representation_ = asdict(model.setup.representation(adata).fit(adata, rows, model.options["seed"]))
+
+
+def build_module(
+    module: GDEModule, cells: GroupedCells, split: dict[str, np.ndarray], n_batch: int, options: dict[str, Any]
+) -> GroupedCells:
+    """Fit what is closed form on the training groups, then make the networks; returns standardised cells."""
+    train = torch.from_numpy(split["train"])
+    counts = training_counts(cells.counts, torch.from_numpy(split["validation"]))
+    own = [slice(int(cells.offsets[g]), int(cells.offsets[g] + counts[g])) for g in train]
+    seen = torch.cat([cells.x[part] for part in own])
+    shift, scale = seen.mean(0), seen.std(0).nan_to_num(1.0)
+    # A constant feature has no scale of its own; a small one keeps it from blowing up in new data.
+    scale = scale.clamp_min(1e-3 * scale.square().mean().sqrt().clamp_min(1e-6))
+    groups = [(cells.x[part] - shift) / scale for part in own]
+    statistics = fit_shared_mixture(
+        groups,
+        feature_scale=scale,
+        n_components=options["n_components"],
+        seed=options["seed"],
+    )
+    standard = _standardized(cells, shift, scale)
+    sums = fold_sums(standard, counts, statistics).sum(1)[train]
+    statistics.fit_pooled(sums)
+    statistics.fit_basis(statistics.mixtures(sums), options["n_latent"] - max(1, options["n_latent"] // 4))
+    n_coordinates = len(statistics.basis)
+    module.build(
+        n_features=cells.x.shape[1],
+        n_components=statistics.n_components,
+        n_coordinates=n_coordinates,
+        n_code=options["n_latent"] - n_coordinates,
+        n_batch=n_batch,
+        statistics=statistics,
+        **{name: options[name] for name in ("encoder", "generator", "encoder_kwargs", "generator_kwargs", "seed")},
+    )
+    module.shift.copy_(shift)
+    module.scale.copy_(scale)
+    return standard
+
+
+def _standardized(cells: GroupedCells, shift: torch.Tensor, scale: torch.Tensor) -> GroupedCells:
+    return GroupedCells((cells.x - shift) / scale, cells.weight, cells.batch, cells.offsets)
+
+
+def train(
+    model: GDE,
+    adata: AnnData,
+    obs: GroupedObs,
+    split: dict[str, np.ndarray],
+    *,
+    max_epochs: int | None,
+    max_steps: int | None,
+    max_seconds: float | None,
+    batch_size: int,
+    cells_per_group: int,
+    early_stopping: bool,
+    patience: int,
+    plan_kwargs: dict[str, Any],
+    **trainer_kwargs: Any,
+) -> None:
+    """Fit shared statistics at the first call, then take gradient steps; the model changes only on success."""
+    options, seed = model.options, model.options["seed"]
+    batch = model._batch_codes(obs)
+    x = model.representation.read(adata)
+    cells = GroupedCells.from_arrays(x, obs.index.codes, len(obs.index), obs.weight, batch, seed)
+    module = model.module
+    if module.built:
+        module = module.to("cpu")
+        cells = _standardized(cells, module.shift, module.scale)
+    else:
+        module = GDEModule()
+        cells = build_module(module, cells, split, len(model._batches), options)
+    validation = torch.from_numpy(split["validation"])
+    counts = training_counts(cells.counts, validation)
+    scored = max(8, cells_per_group // 4)
+    per_step = min(batch_size, len(split["train"])) * scored
+    steps_per_epoch = max(MIN_STEPS_PER_EPOCH, math.ceil(int(counts[split["train"]].sum()) / per_step))
+    if max_epochs is None and max_steps is None and max_seconds is None:
+        max_epochs = MAX_EPOCHS
+    limits = [n for n in (max_steps, max_epochs and max_epochs * steps_per_epoch) if n]
+    budget = Budget(min(limits) if limits else None, max_seconds)
+    data = GroupDataModule(
+        cells,
+        fold_sums(cells, counts, module.statistics),
+        torch.from_numpy(split["train"]),
+        validation,
+        batch_size=batch_size,
+        cells_per_group=cells_per_group,
+        scored_per_group=scored,
+        seed=seed,
+        steps_per_epoch=min(steps_per_epoch, budget.max_steps or steps_per_epoch),
+        first_step=model.steps_,
+    )
+    plan_kwargs = dict(plan_kwargs)
+    ema_decay = plan_kwargs.pop("ema_decay", 0.998)
+    plan = GDETrainingPlan(module, seed=seed, budget=budget, **plan_kwargs)
+    callbacks = trainer_kwargs.pop("callbacks", [])
+    history = fit(
+        plan,
+        data,
+        early_stopping=early_stopping,
+        patience=patience,
+        ema_decay=ema_decay,
+        callbacks=list(callbacks),
+        **trainer_kwargs,
+    )
+    module.eval()
+    model.module = module
+    model.spec_ = module.spec
+    model.steps_ += plan.trainer.global_step
+    model.history_ = _joined(model.history_, history)
+    shares = None if batch is None else np.bincount(batch[obs.index.codes >= 0], minlength=len(model._batches))
+    model.fitted_ = {"batch_shares": None if shares is None else shares / shares.sum()}
+    encoding = model._encode(adata, obs, split["train"], None)
+    module.calibrate_code(encoding.coordinates, encoding.code)
+    model.is_trained_ = True
+
+
+def _joined(
+    before: dict[str, pd.DataFrame] | None, now: dict[str, pd.DataFrame]
+) -> dict[str, pd.DataFrame]:
+    """History of this call after that of earlier ones, with running epochs."""
+    if not before:
+        return now
+    joined = {}
+    for name, frame in now.items():
+        earlier = before.get(name)
+        if earlier is not None:
+            frame = frame.set_axis(frame.index + earlier.index.max() + 1)
+            frame = pd.concat([earlier, frame]).rename_axis(earlier.index.name)
+        joined[name] = frame
+    return joined

@@ -1,0 +1,481 @@
+"""Generative distribution embeddings of groups of cells, as an scvi-tools model."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+
+from scgde._compat import SETUP_ARGS_KEY, AnnDataManager, BaseModelClass
+from scgde._constants import KEY
+from scgde._validation import check_anndata, unknown_key
+from scgde.data import GroupedObs, Representation, Setup, fingerprint, setup_fields
+from scgde.models import _fitting
+from scgde.models._cells import CellsMixin
+from scgde.models._inference import GroupEncoding, encode_groups
+from scgde.models._module import GDEModule
+from scgde.models._results import constant_columns, embedding_frame, per_cell, write_embedding
+from scgde.models._saving import save_atomically
+from scgde.nn.encoders import ENCODERS
+from scgde.nn.generators import GENERATORS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class GDE(CellsMixin, BaseModelClass):
+    """Generative distribution embeddings: one vector per group of cells, from which its cells can be generated.
+
+    An encoder maps the distribution of a group's cells to an embedding; a conditional generator maps the embedding back
+    to cells; both are trained together. The embedding does not depend on the order or on the number of cells, and new
+    groups are embedded without retraining.
+
+    Parameters
+    ----------
+    adata
+        AnnData after :meth:`setup_anndata`.
+    registry
+        Registry of a saved model, where there is no AnnData.
+    encoder
+        Name of the encoder: "resnet" or "deepsets".
+    generator
+        Name of the generator: "flow".
+    n_latent
+        Size of the embedding: principal coordinates of the group's statistics, and at least a quarter learned code.
+    n_components
+        Components of the mixture shared by all groups; by default chosen by how well it predicts unseen cells.
+    encoder_kwargs, generator_kwargs
+        Options of the encoder and of the generator.
+    seed
+        Seed of everything random: one seed, one result.
+
+    Raises
+    ------
+    ValueError
+        For unknown names or sizes.
+
+    Notes
+    -----
+    Fishman, Gowri et al., "Generative distribution embeddings" (NeurIPS 2025).
+
+    Examples
+    --------
+    >>> model = GDE.setup_anndata(adata, groupby="donor")
+    >>> model.train()
+    >>> z = model.get_group_embedding()
+    """
+
+    _module_cls = GDEModule
+
+    def __init__(
+        self,
+        adata: AnnData | None = None,
+        registry: dict[str, Any] | None = None,
+        *,
+        encoder: str = "resnet",
+        generator: str = "flow",
+        n_latent: int = 32,
+        n_components: int | None = None,
+        encoder_kwargs: dict[str, Any] | None = None,
+        generator_kwargs: dict[str, Any] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(adata, registry)
+        for name, known, argument in ((encoder, ENCODERS, "encoder="), (generator, GENERATORS, "generator=")):
+            if name not in known:
+                raise ValueError(unknown_key(name, known, f"the {argument} registry").args[0])
+        if n_latent < 2:
+            msg = f"n_latent={n_latent} is too small: statistics and code need at least one entry each. Pass 2 or more."
+            raise ValueError(msg)
+        if n_components is not None and n_components < 1:
+            msg = f"n_components={n_components}: expected at least 1, or None to choose by fit."
+            raise ValueError(msg)
+        self.module = GDEModule()
+        self.options = {
+            "encoder": encoder,
+            "generator": generator,
+            "n_latent": n_latent,
+            "n_components": n_components,
+            "encoder_kwargs": encoder_kwargs or {},
+            "generator_kwargs": generator_kwargs or {},
+            "seed": seed,
+        }
+        self.spec_: dict[str, Any] = {}
+        self.representation_: dict[str, Any] = {}
+        self.fitted_: dict[str, Any] = {}
+        self.steps_ = 0
+        self.init_params_ = self._get_init_params(locals())
+
+    # --- setup -----------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def setup_anndata(
+        cls,
+        adata: AnnData,
+        groupby: str | list[str],
+        *,
+        use_rep: str | None = None,
+        layer: str | None = None,
+        labels: list[str] | dict[str, Any] | None = None,
+        batch_key: str | None = None,
+        weight_key: str | None = None,
+        split_key: str | None = None,
+        min_cells: int = 1,
+        drop_ungrouped: bool = False,
+        **kwargs: Any,
+    ) -> GDE | None:
+        """Name what the model reads, and get a model with default settings.
+
+        Parameters
+        ----------
+        adata
+            Cells. Nothing is written to it but scvi-tools' own keys.
+        groupby
+            Column(s) of ``.obs`` that make the groups, of any dtype.
+        use_rep
+            What to read of a cell: a key of ``.obsm``, or "X". Without ``use_rep`` and ``layer``: X if it has at most 50
+            variables, else ``.obsm["X_pca"]``, else a PCA of X that the model computes on the training groups and keeps.
+        layer
+            A key of ``.layers`` to read in place of X.
+        labels
+            Attributes of groups, missing values allowed: columns of ``.obs`` that are constant within groups, or a dict
+            from a name to a column or to a list of binary columns. They come along in the results.
+        batch_key
+            Column of ``.obs`` with technical batches of cells. The generator is told the batch of each cell.
+        weight_key
+            Column of ``.obs`` with the mass of each cell in its group; by default all are equal.
+        split_key
+            Column of ``.obs`` with "train", "validation" or "test" for whole groups. Test groups are in no training role.
+        min_cells
+            Smallest group that is accepted.
+        drop_ungrouped
+            Whether to leave out cells that have no value in ``groupby``; else they are an error.
+        **kwargs
+            ``source_registry``, which scvi-tools passes when it loads a model.
+
+        Returns
+        -------
+        A model, ready to train; None when ``source_registry`` is given.
+
+        Raises
+        ------
+        KeyError
+            For unknown columns or representations, with near matches.
+        TypeError
+            For what is not an AnnData.
+        ValueError
+            For views, missing groups or values, a single group, groups under ``min_cells``, and labels that are not
+            constant within groups.
+        """
+        setup_method_args = cls._get_setup_method_args(**locals())
+        unexpected = set(kwargs) - {"source_registry"}
+        if unexpected:
+            msg = f"setup_anndata() got unexpected argument(s) {sorted(unexpected)}."
+            raise TypeError(msg)
+        check_anndata(adata, setup=True)
+        setup_method_args[SETUP_ARGS_KEY].pop("kwargs", None)
+        setup = Setup(**setup_method_args[SETUP_ARGS_KEY])
+        setup.read(adata, training="source_registry" not in kwargs)
+        setup.representation(adata).check(adata)
+        manager = AnnDataManager(fields=setup_fields(setup, adata), setup_method_args=setup_method_args)
+        manager.register_fields(adata, **kwargs)
+        cls.register_manager(manager)
+        return None if "source_registry" in kwargs else cls(adata)
+
+    @property
+    def setup(self) -> Setup:
+        """The arguments of :meth:`setup_anndata`."""
+        return Setup(**self.registry_[SETUP_ARGS_KEY])
+
+    @property
+    def representation(self) -> Representation:
+        """How the model reads cells."""
+        return Representation(**self.representation_)
+
+    @property
+    def _batches(self) -> list[Any]:
+        return self.registry_["field_registries"]["sample"]["state_registry"].get("batches", [])
+
+    def _read(self, adata: AnnData | None) -> tuple[AnnData, GroupedObs]:
+        """Check an AnnData, by default the model's own, and read its groups."""
+        if adata is None:
+            if self.adata is None:
+                msg = "The model was loaded without data. Pass adata=, or load it with GDE.load(path, adata=adata)."
+                raise ValueError(msg)
+            self._check_unchanged()
+            return self.adata, self.setup.read(self.adata, training=True)
+        check_anndata(adata)
+        obs = self.setup.read(adata, training=False)
+        if obs.batch is not None:
+            unseen = [b for b in obs.batch[obs.index.codes >= 0].unique() if b not in self._batches]
+            if unseen:
+                error = unknown_key(unseen[0], self._batches, f"the batches of training (batch_key={self.setup.batch_key!r})")
+                raise ValueError(error.args[0])
+        if self.is_trained_:
+            self.representation.check(adata)
+        return adata, obs
+
+    def _check_unchanged(self) -> None:
+        state = self.registry_["field_registries"]["X"]["state_registry"]
+        try:
+            now = fingerprint(self.adata, self.setup, self.setup.representation(self.adata))
+        except KeyError:
+            now = None
+        if now != state["fingerprint"]:
+            msg = (
+                f"The AnnData's groups ({self.setup.columns}) or its representation ({state['representation']}) changed "
+                "since setup. Run setup_anndata again and train, or pass the changed data as adata=."
+            )
+            raise ValueError(msg)
+
+    def _check_trained(self) -> None:
+        if not self.is_trained_:
+            msg = "The model is not trained. Call model.train() first."
+            raise RuntimeError(msg)
+
+    def _batch_codes(self, obs: GroupedObs) -> np.ndarray | None:
+        if obs.batch is None:
+            return None
+        return pd.Index(self._batches).get_indexer(pd.Index(obs.batch.astype(object)))
+
+    def _encode(self, adata: AnnData, obs: GroupedObs, positions: np.ndarray | None, size: int | None) -> GroupEncoding:
+        """Embed the groups at ``positions``, by default all, from all of their cells."""
+        codes, n_groups = obs.index.codes, len(obs.index)
+        if positions is not None:
+            place = np.full(n_groups + 1, -1)
+            place[positions] = np.arange(len(positions))
+            codes, n_groups = place[codes], len(positions)
+        x = self.representation.read(adata)
+        return encode_groups(self.module, x, codes, n_groups, weight=obs.weight, batch_size=size)
+
+    # --- training --------------------------------------------------------------------------------------------------
+
+    def train(
+        self,
+        max_epochs: int | None = None,
+        max_steps: int | None = None,
+        max_seconds: float | None = None,
+        *,
+        accelerator: str = "auto",
+        devices: int | list[int] | str = "auto",
+        validation_size: float | None = None,
+        early_stopping: bool = True,
+        early_stopping_patience: int = 10,
+        batch_size: int = 32,
+        cells_per_group: int = 128,
+        plan_kwargs: dict[str, Any] | None = None,
+        **trainer_kwargs: Any,
+    ) -> None:
+        """Train encoder and generator together.
+
+        Shared statistics are fitted first, in closed form. Each step draws groups and fresh cells of them, encodes some
+        cells and scores others. Averaged weights are kept; with early stopping, those of the epoch with the smallest
+        loss on held-out cells.
+
+        Parameters
+        ----------
+        max_epochs
+            Epochs; one shows each cell once in expectation and has at least 50 steps. Default 20, where no limit is set.
+        max_steps, max_seconds
+            Other limits; the first one met counts, and the learning rate decays towards it. Only training that is
+            limited by steps or epochs repeats exactly.
+        accelerator, devices
+            As in Lightning.
+        validation_size
+            Share of the groups to hold out. Default 0.1 with at least 30 groups, else 0.
+        early_stopping
+            Whether to stop when the loss on held-out cells (a tenth of each group) no longer falls.
+        early_stopping_patience
+            Epochs without improvement.
+        batch_size
+            Groups per step.
+        cells_per_group
+            Cells to encode per group and step; a quarter as many others are scored.
+        plan_kwargs
+            Options of the training plan: lr, weight_decay, warmup_steps, ema_decay.
+        **trainer_kwargs
+            Options of :class:`lightning.pytorch.Trainer`.
+
+        Raises
+        ------
+        ValueError
+            For limits or sizes that make no sense, and where the AnnData changed since setup.
+        RuntimeError
+            Where the loss is not finite, with the step and the groups.
+        """
+        limits = {"max_epochs": max_epochs, "max_steps": max_steps, "max_seconds": max_seconds}
+        sizes = {"batch_size": batch_size, "cells_per_group": cells_per_group}
+        for name, value in {**limits, **sizes}.items():
+            if value is not None and not value > 0:
+                msg = f"{name}={value}: expected a positive number."
+                raise ValueError(msg)
+        adata, obs = self._read(None)
+        split = _fitting.split_groups(obs, validation_size, self.options["seed"])
+        if not self.spec_:
+            _fitting.fit_representation(self, adata, obs, split)
+        _fitting.train(
+            self,
+            adata,
+            obs,
+            split,
+            **limits,
+            **sizes,
+            early_stopping=early_stopping,
+            patience=early_stopping_patience,
+            plan_kwargs=plan_kwargs or {},
+            accelerator=accelerator,
+            devices=devices,
+            **trainer_kwargs,
+        )
+
+    # --- embedding -------------------------------------------------------------------------------------------------
+
+    def get_group_embedding(
+        self,
+        adata: AnnData | None = None,
+        *,
+        return_se: bool = False,
+        batch_size: int | None = None,
+        key_added: str | None = KEY,
+        write_obsm: bool = True,
+    ) -> pd.DataFrame:
+        """Embedding of each group, from all of its cells.
+
+        Parameters
+        ----------
+        adata
+            Other data, with the same grouping columns and representation; groups need not have been seen. By default
+            the training data.
+        return_se
+            Standard errors: not yet available.
+        batch_size
+            Cells in memory at a time.
+        key_added
+            Where to write: ``.uns[key_added]`` (embedding, groups, settings) and ``.obsm["X_" + key_added]``; None
+            writes nothing.
+        write_obsm
+            Whether to write one row per cell to ``.obsm``.
+
+        Returns
+        -------
+        One row per group, (n_groups, n_latent), in the units of the representation.
+
+        Raises
+        ------
+        RuntimeError
+            Before training.
+        KeyError, ValueError
+            For data that do not fit the model.
+        """
+        self._check_trained()
+        if return_se:
+            msg = "Standard errors are not yet available. Call get_group_embedding() without return_se."
+            raise NotImplementedError(msg)
+        adata, obs = self._read(adata)
+        z = self._encode(adata, obs, None, batch_size).z.cpu().numpy()
+        if key_added is not None:
+            write_embedding(adata, key_added, z, obs, self._settings(), write_obsm=write_obsm)
+        return embedding_frame(z, obs.index.index)
+
+    def get_latent_representation(self, adata: AnnData | None = None, *, batch_size: int | None = None) -> np.ndarray:
+        """Embedding of each cell's group, (n_cells, n_latent); NaN for cells without a group.
+
+        Parameters
+        ----------
+        adata
+            Other data; by default the training data.
+        batch_size
+            Cells in memory at a time.
+        """
+        self._check_trained()
+        adata, obs = self._read(adata)
+        return per_cell(self._encode(adata, obs, None, batch_size).z.cpu().numpy(), obs.index.codes)
+
+    def group_distances(self, adata: AnnData | None = None, *, batch_size: int | None = None) -> pd.DataFrame:
+        """Euclidean distances between the embeddings of groups, (n_groups, n_groups).
+
+        Parameters
+        ----------
+        adata
+            Other data; by default the training data.
+        batch_size
+            Cells in memory at a time.
+        """
+        z = self.get_group_embedding(adata, batch_size=batch_size, key_added=None)
+        tensor = torch.from_numpy(z.to_numpy()).double()
+        return pd.DataFrame(torch.cdist(tensor, tensor).numpy(), index=z.index, columns=z.index)
+
+    def to_group_adata(self, adata: AnnData | None = None, *, batch_size: int | None = None) -> AnnData:
+        """AnnData with one row per group, for scanpy and other tools.
+
+        Parameters
+        ----------
+        adata
+            Other data; by default the training data.
+        batch_size
+            Cells in memory at a time.
+
+        Returns
+        -------
+        X and ``.obsm["X_gde"]``: embedding. ``.obs``: number of cells, and the columns that are constant within groups.
+        """
+        self._check_trained()
+        adata, obs = self._read(adata)
+        z = self._encode(adata, obs, None, batch_size).z.cpu().numpy()
+        table = constant_columns(adata.obs, obs.index.codes, len(obs.index)).assign(n_cells=obs.index.counts)
+        names = [" | ".join(map(str, n)) if isinstance(n, tuple) else str(n) for n in obs.index.names]
+        frame = embedding_frame(z, pd.Index(names))
+        groups = AnnData(z, obs=table.set_axis(frame.index), var=pd.DataFrame(index=frame.columns))
+        groups.obsm[f"X_{KEY}"] = z
+        return groups
+
+    def _settings(self) -> dict[str, Any]:
+        columns = self.setup.columns
+        return {
+            "groupby": columns[0] if len(columns) == 1 else np.array(columns, dtype=object),
+            "representation": self.representation.name,
+            "n_latent": self.options["n_latent"],
+            "n_coordinates": self.module.n_coordinates,
+            "n_components": self.module.spec["n_components"],
+            "encoder": self.options["encoder"],
+            "generator": self.options["generator"],
+            "seed": self.options["seed"],
+        }
+
+    # --- housekeeping ----------------------------------------------------------------------------------------------
+
+    def save(self, dir_path: str | Path, *args: Any, overwrite: bool = False, **kwargs: Any) -> None:
+        """Save the model. The file holds no cells, no group names and no embeddings.
+
+        Parameters
+        ----------
+        dir_path
+            Folder to make. Files are written beside it and renamed, so that an interrupted save leaves nothing half done.
+        *args, **kwargs
+            As in scvi-tools.
+        overwrite
+            Whether the folder may exist.
+        """
+        save_atomically(super().save, dir_path, *args, overwrite=overwrite, **kwargs)
+
+    def __repr__(self) -> str:
+        state = self.registry_["field_registries"]
+        groups = state["sample"]["state_registry"]
+        lines = [
+            f"{type(self).__name__} of {groups['n_groups']} groups by {', '.join(map(str, groups['groupby']))} "
+            f"({groups['n_grouped_cells']:,} cells), reads {state['X']['state_registry']['representation']}",
+            f"encoder {self.options['encoder']}, generator {self.options['generator']}, n_latent {self.options['n_latent']}",
+        ]
+        if self.is_trained_:
+            spec = self.module.spec
+            lines.append(
+                f"trained for {self.steps_} steps; {spec['n_components']} shared components, "
+                f"{spec['n_coordinates']} coordinates of statistics and {spec['n_code']} of learned code"
+            )
+        else:
+            lines.append("not trained: call model.train()")
+        return "\n  ".join(lines)

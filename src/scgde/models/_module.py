@@ -1,0 +1,132 @@
+"""The network of a GDE: shared statistics, encoder and generator, and how they make an embedding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scgde.nn.encoders import ENCODERS, Encoder
+from scgde.nn.generators import GENERATORS, Condition, Generator
+from scgde.nn.statistics import Mixtures, MixtureStatistics
+
+#: Total variance of the code in an embedding, relative to that of the statistics. The statistics carry the geometry.
+CODE_VARIANCE = 0.1
+
+
+class GDEModule(nn.Module):
+    """Statistics, encoder and generator of a GDE.
+
+    The embedding is ``z = [coordinates, code]``: principal coordinates of the group's statistics in the units of the
+    representation, and a learned code, scaled by one constant. Until :meth:`build` is called the module is empty, since
+    its shapes depend on data.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spec: dict[str, Any] = {}
+        self.statistics: MixtureStatistics
+        self.encoder: Encoder
+        self.generator: Generator
+
+    def build(
+        self,
+        *,
+        n_features: int,
+        n_components: int,
+        n_coordinates: int,
+        n_code: int,
+        n_batch: int,
+        encoder: str,
+        generator: str,
+        encoder_kwargs: dict[str, Any],
+        generator_kwargs: dict[str, Any],
+        seed: int,
+        statistics: MixtureStatistics | None = None,
+    ) -> None:
+        """Make the parts. Initial weights are a function of ``seed`` alone.
+
+        Parameters
+        ----------
+        n_features, n_components, n_coordinates, n_code, n_batch
+            Shapes.
+        encoder, generator
+            Names in the registries.
+        encoder_kwargs, generator_kwargs
+            Their options.
+        seed
+            Seed of the initial weights.
+        statistics
+            Fitted statistics; without, empty ones for a saved state to fill.
+        """
+        self.spec = {name: value for name, value in locals().items() if name not in {"self", "statistics", "__class__"}}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.encoder = ENCODERS[encoder](n_features, n_code, **encoder_kwargs)
+            n_latent = n_coordinates + n_code
+            self.generator = GENERATORS[generator](n_features, n_latent, n_batch, **generator_kwargs)
+        if statistics is None:
+            statistics = MixtureStatistics(n_features, n_components, n_coordinates)
+        self.statistics = statistics
+        self.register_buffer("shift", torch.zeros(n_features))
+        self.register_buffer("scale", torch.ones(n_features))
+        self.register_buffer("code_scale", torch.ones(()))
+
+    def on_load(self, model: Any, **kwargs: Any) -> None:
+        """Called by scvi-tools before a saved state is loaded: build what the state belongs to."""
+        if model.spec_:
+            self.build(**model.spec_)
+
+    @property
+    def built(self) -> bool:
+        """Whether the shapes are known."""
+        return bool(self.spec)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the module lives."""
+        return self.shift.device if self.built else torch.device("cpu")
+
+    @property
+    def n_coordinates(self) -> int:
+        """Number of entries of an embedding that are statistics."""
+        return self.spec["n_coordinates"]
+
+    def standardize(self, x: Tensor) -> Tensor:
+        """From the units of the representation to standardised features."""
+        return (x - self.shift) / self.scale
+
+    def restore(self, x: Tensor) -> Tensor:
+        """From standardised features to the units of the representation."""
+        return x * self.scale + self.shift
+
+    def embedding(self, coordinates: Tensor, code: Tensor) -> Tensor:
+        """(groups, n_latent) embedding as users see it."""
+        return torch.cat([coordinates, self.code_scale.to(code) * code], dim=-1)
+
+    def latent(self, z: Tensor) -> Tensor:
+        """The embedding in units of its spread, as the generator reads it."""
+        coordinates, code = z.tensor_split([self.n_coordinates], dim=-1)
+        return torch.cat([coordinates / self.statistics.spread, code / self.code_scale], dim=-1)
+
+    def read_back(self, z: Tensor) -> Mixtures:
+        """The statistics that an embedding stands for."""
+        return self.statistics.read_back(z[:, : self.n_coordinates])
+
+    def condition(self, z: Tensor, mixtures: Mixtures | None = None, batch: Tensor | None = None) -> Condition:
+        """What the generator is told: measured statistics, or those read back from the embedding."""
+        measured = torch.full((len(z),), float(mixtures is not None), device=z.device)
+        return Condition(self.read_back(z) if mixtures is None else mixtures, measured, batch)
+
+    @torch.no_grad()
+    def calibrate_code(self, coordinates: Tensor, code: Tensor) -> None:
+        """Set the constant that scales the code to its share of the embedding's variance.
+
+        Parameters
+        ----------
+        coordinates, code
+            Of the training groups: (groups, n_coordinates) and (groups, n_code).
+        """
+        target = CODE_VARIANCE * coordinates.var(0).sum()
+        self.code_scale.copy_((target / code.var(0).sum().clamp_min(1e-12)).sqrt().clamp(1e-6, 1e6))

@@ -1,0 +1,76 @@
+"""What users get back, and where it is written."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData, ImplicitModificationWarning
+
+from scgde._constants import EMBEDDING, GROUPS, SETTINGS, STANDARD_ERRORS
+from scgde.data import GroupedObs, Representation
+
+
+def embedding_frame(z: np.ndarray, index: pd.Index) -> pd.DataFrame:
+    """Embedding with one row per group and one column per latent dimension."""
+    return pd.DataFrame(z, index=index, columns=[f"z{i + 1}" for i in range(z.shape[1])])
+
+
+def per_cell(z: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """(n_cells, n_latent) embedding of each cell's group; NaN for cells without one."""
+    return np.where((codes >= 0)[:, None], z[codes], np.float32(np.nan))
+
+
+def write_embedding(
+    adata: AnnData,
+    key: str,
+    z: np.ndarray,
+    obs: GroupedObs,
+    settings: dict[str, Any],
+    *,
+    se: np.ndarray | None = None,
+    write_obsm: bool,
+) -> None:
+    """Write ``.uns[key]`` and ``.obsm["X_" + key]``; everything is computed before anything is changed."""
+    table = obs.table.set_axis([str(i) for i in range(len(obs.index))])
+    entry: dict[str, Any] = {EMBEDDING: z, GROUPS: table, SETTINGS: settings}
+    if se is not None:
+        entry[STANDARD_ERRORS] = se
+    cells = per_cell(z, obs.index.codes) if write_obsm else None
+    with warnings.catch_warnings():
+        # Results were asked for: a view becomes an AnnData of its own, as with scanpy.
+        warnings.simplefilter("ignore", ImplicitModificationWarning)
+        adata.uns[key] = entry
+        if cells is not None:
+            adata.obsm[f"X_{key}"] = cells
+
+
+def cells_anndata(x: np.ndarray, obs: pd.DataFrame, representation: Representation) -> AnnData:
+    """AnnData of generated or transported cells: X is the representation, as is obsm where the user keeps it there."""
+    adata = AnnData(x, obs=obs, var=pd.DataFrame(index=representation.feature_names))
+    if representation.obsm_key is not None:
+        adata.obsm[representation.obsm_key] = x
+    return adata
+
+
+def repeated_obs(table: pd.DataFrame, names: list[str], n_cells: int) -> pd.DataFrame:
+    """obs of generated cells: ``n_cells`` rows per row of ``table``, named after their group."""
+    obs = table.iloc[np.repeat(np.arange(len(table)), n_cells)]
+    index = [f"{name}-{i}" for name in names for i in range(n_cells)]
+    return obs.set_axis(pd.Index(index)) if len(set(index)) == len(index) else obs.set_axis(
+        pd.Index([f"{name}-{i}" for i, name in enumerate(index)])
+    )
+
+
+def constant_columns(frame: pd.DataFrame, codes: np.ndarray, n_groups: int) -> pd.DataFrame:
+    """One row per group with the columns of obs that have one value within each group, missing values aside."""
+    grouped = frame[codes >= 0].groupby(codes[codes >= 0])
+    keep = {}
+    for column in frame.columns:
+        values = frame[column][codes >= 0]
+        pairs = pd.DataFrame({"code": codes[codes >= 0], "value": values.to_numpy()}).dropna().drop_duplicates()
+        if not pairs["code"].duplicated().any():
+            keep[column] = grouped[column].first().reindex(range(n_groups))
+    return pd.DataFrame(keep, index=range(n_groups))

@@ -1,0 +1,45 @@
+"""Saving without leaving anything half written."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def save_atomically(
+    save: Callable[..., None], dir_path: str | Path, *args: Any, overwrite: bool = False, **kwargs: Any
+) -> None:
+    """Call ``save`` on a temporary folder beside ``dir_path`` and rename the result.
+
+    Parameters
+    ----------
+    save
+        Writes to the folder that it is given.
+    dir_path
+        The folder that is to hold the files in the end.
+    *args, **kwargs
+        Passed on.
+    overwrite
+        Whether ``dir_path`` may exist; each of its files is then replaced at once.
+
+    Raises
+    ------
+    FileExistsError
+        Where ``dir_path`` exists and ``overwrite`` is not set.
+    """
+    target = Path(dir_path)
+    if target.exists() and not overwrite:
+        msg = f"{str(target)!r} exists. Choose another folder, or pass overwrite=True."
+        raise FileExistsError(msg)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
+        written = Path(folder) / target.name
+        save(str(written), *args, overwrite=False, **kwargs)
+        if not target.exists():
+            written.rename(target)
+            return
+        for file in written.iterdir():
+            os.replace(file, target / file.name)

@@ -1,0 +1,225 @@
+"""Training of a GDE on Lightning: loss, learning rate, budgets, averaged weights, early stopping."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import lightning.pytorch as pl
+import pandas as pd
+import torch
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, Timer, WeightAveraging
+from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from scgde._compat import ProgressBar, SimpleLogger
+from scgde.data import GroupBatch, GroupDataModule
+from scgde.models._module import GDEModule
+from scgde.nn._random import CounterRandom
+from scgde.nn.generators import Condition
+from scgde.nn.statistics import Mixtures
+
+#: Noise and times drawn per held-out cell at each validation.
+VALIDATION_DRAWS = 4
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long to train: whichever limit is met first. The learning rate decays towards it."""
+
+    max_steps: int | None = None
+    max_seconds: float | None = None
+
+    def progress(self, step: int, seconds: float) -> float:
+        """Share of the budget that is used, from 0 to 1."""
+        parts = [0.0]
+        if self.max_steps:
+            parts.append(step / self.max_steps)
+        if self.max_seconds:
+            parts.append(seconds / self.max_seconds)
+        return min(1.0, max(parts))
+
+
+class GDETrainingPlan(pl.LightningModule):
+    """One training step, and the optimiser.
+
+    Parameters
+    ----------
+    module
+        A built module.
+    seed
+        The user's seed.
+    budget
+        How long to train.
+    lr, weight_decay
+        Of AdamW.
+    warmup_steps
+        Steps over which the learning rate rises.
+    """
+
+    def __init__(
+        self,
+        module: GDEModule,
+        *,
+        seed: int,
+        budget: Budget,
+        lr: float = 2e-3,
+        weight_decay: float = 1e-2,
+        warmup_steps: int = 50,
+    ) -> None:
+        super().__init__()
+        self.module, self.seed, self.budget = module, seed, budget
+        self.lr, self.weight_decay, self.warmup_steps = lr, weight_decay, warmup_steps
+        self.started = time.monotonic()
+
+    def loss(self, batch: GroupBatch, *, step: int, measured: Tensor) -> Tensor:
+        """Loss of each group, (groups,).
+
+        Parameters
+        ----------
+        batch
+            Cells to encode and to score.
+        step
+            Key of the random numbers.
+        measured
+            (groups,) whether the generator gets the measured statistics, or those read back from the embedding: it
+            learns to use both.
+        """
+        module = self.module
+        with torch.no_grad():
+            own = module.statistics.mixtures(batch.sums)
+            coordinates = module.statistics.coordinates(own)
+            read = module.statistics.read_back(coordinates)
+            mixtures = Mixtures(
+                *(
+                    torch.where(measured.view(-1, *[1] * (a.ndim - 1)), a, b)
+                    for a, b in ((own.weight, read.weight), (own.mean, read.mean), (own.root, read.root))
+                )
+            )
+        latent = torch.cat([coordinates / module.statistics.spread, module.encoder(batch.x, batch.weight)], dim=-1)
+        random = CounterRandom(self.seed, step, batch.group)
+        condition = Condition(mixtures, measured.float(), batch.batch_score)
+        return module.generator.loss(batch.x_score, batch.weight_score, latent, condition, random)
+
+    def training_step(self, batch: GroupBatch, batch_idx: int) -> Tensor:
+        """Mean loss over the groups of a step."""
+        measured = CounterRandom(self.seed, batch.step, batch.group).uniform("batch", 1)[:, 0] < 0.5
+        loss = self.loss(batch, step=batch.step, measured=measured).mean()
+        if (loss.device.type == "cpu" or batch.step % 50 == 0) and not torch.isfinite(loss):
+            msg = (
+                f"The loss is {loss.item()} at step {batch.step} (groups at positions {batch.group.tolist()[:10]}). "
+                "Check these groups for extreme values, or lower the learning rate: "
+                "model.train(plan_kwargs={'lr': 5e-4})."
+            )
+            raise RuntimeError(msg)
+        options = {"on_epoch": True, "batch_size": len(batch.group), "sync_dist": True, "prog_bar": True}
+        self.log("train_loss", loss, on_step=False, **options)
+        return loss
+
+    def validation_step(self, batch: GroupBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Loss on held-out cells: of training groups, and of held-out groups where there are any."""
+        losses = [
+            self.loss(batch, step=2**31 + draw, measured=torch.full_like(batch.group, draw % 2, dtype=torch.bool)).mean()
+            for draw in range(VALIDATION_DRAWS)
+        ]
+        loss, n = torch.stack(losses).mean(), len(batch.group)
+        options = {"on_epoch": True, "batch_size": n, "add_dataloader_idx": False, "sync_dist": True}
+        self.log(("validation_loss", "validation_loss_new_groups")[dataloader_idx], loss, **options)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW, with a rise and a cosine decay that ends with the budget."""
+        optimizer = torch.optim.AdamW(
+            self.module.parameters(), lr=self.lr, betas=(0.9, 0.99), weight_decay=self.weight_decay, fused=True
+        )
+
+        def factor(step: int) -> float:
+            used = self.budget.progress(step, time.monotonic() - self.started)
+            return min(1.0, (step + 1) / self.warmup_steps) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * used)))
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+class _EpochBar(ProgressBar):
+    """The progress bar of scvi-tools, without the logger's version number."""
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        return metrics
+
+
+def fit(
+    plan: GDETrainingPlan,
+    data: GroupDataModule,
+    *,
+    early_stopping: bool,
+    patience: int,
+    ema_decay: float,
+    callbacks: list[pl.Callback],
+    **trainer_kwargs: Any,
+) -> dict[str, pd.DataFrame]:
+    """Train, leave the best averaged weights in the module, and return the history.
+
+    Parameters
+    ----------
+    plan, data
+        What to train, on what.
+    early_stopping
+        Whether to stop when the loss on held-out cells has not fallen for ``patience`` epochs, and to go back to the
+        best epoch.
+    patience
+        Epochs.
+    ema_decay
+        Of the exponential moving average of the weights.
+    callbacks
+        The user's own.
+    **trainer_kwargs
+        For :class:`lightning.pytorch.Trainer`.
+    """
+    budget = plan.budget
+    callbacks = [
+        *callbacks, WeightAveraging(use_buffers=False, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))
+    ]
+    if trainer_kwargs.get("enable_progress_bar", True):
+        callbacks.append(_EpochBar())
+    if budget.max_seconds:
+        callbacks.append(Timer(duration={"seconds": budget.max_seconds}, interval="step", verbose=False))
+    max_epochs = math.ceil(budget.max_steps / data.steps_per_epoch) if budget.max_steps else -1
+    with tempfile.TemporaryDirectory(prefix="scgde-") as folder:
+        best = None
+        if data.val_dataloader():
+            best = ModelCheckpoint(folder, monitor="validation_loss", save_weights_only=True, save_on_train_epoch_end=False)
+            callbacks.append(best)
+            if early_stopping:
+                callbacks.append(EarlyStopping("validation_loss", patience=patience, check_on_train_epoch_end=False))
+        trainer = pl.Trainer(
+            **{
+                "logger": SimpleLogger(),
+                "max_epochs": max_epochs,
+                "max_steps": budget.max_steps or -1,
+                "gradient_clip_val": 2.0,
+                "enable_checkpointing": best is not None,
+                "enable_model_summary": False,
+                "num_sanity_val_steps": 0,
+                "log_every_n_steps": 10,
+                "default_root_dir": folder,
+                **trainer_kwargs,
+            },
+            callbacks=callbacks,
+        )
+        plan.started = time.monotonic()
+        with warnings.catch_warnings():
+            # Steps are drawn from tensors in memory: worker processes would only copy them.
+            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            warnings.filterwarnings("ignore", message=".*Checkpoint directory.*exists and is not empty.*")
+            trainer.fit(plan, datamodule=data)
+        if early_stopping and best is not None and best.best_model_path:
+            state = torch.load(best.best_model_path, map_location=plan.device, weights_only=True)["state_dict"]
+            plan.load_state_dict(state)
+    history = trainer.logger.history if isinstance(trainer.logger, SimpleLogger) else {}
+    return {name: frame.astype(float) for name, frame in history.items() if name.startswith(("train", "validation"))}

@@ -1,0 +1,94 @@
+"""Fitting the mixture that all groups share, and choosing its size."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import GaussianMixture
+from torch import Tensor
+
+from scgde.nn.statistics import MixtureStatistics, symmetric_root
+
+#: Candidates for the number of components and for the prior mass.
+COMPONENTS = (1, 5, 10, 20)
+PRIOR_MASSES = (0.001, 0.003, 0.01, 0.03, 0.1)
+
+#: At most this many cells fit the mixture and judge it.
+MAX_CELLS = 20_000
+
+#: A group's last cells, by this share, judge the statistics of its other cells.
+JUDGING_SHARE = 0.2
+
+
+def fit_shared_mixture(
+    groups: list[Tensor], *, feature_scale: Tensor, n_components: int | None, seed: int
+) -> MixtureStatistics:
+    """Statistics on the shared mixture that best predicts unseen cells of each group.
+
+    For each candidate the groups' own mixtures are computed from most of their cells, and scored by the log density of
+    the others. So populations that are Gaussian get one component, and cells of several types get several.
+
+    Parameters
+    ----------
+    groups
+        Standardised cells of each training group (cells, features), in random order.
+    feature_scale
+        (features,) units of the representation in standardised units.
+    n_components
+        Number of components, or None to choose among :data:`COMPONENTS`.
+    seed
+        Seed of the mixture's initialisation.
+    """
+    limit = max(2, MAX_CELLS // len(groups))
+    groups = [cells[:limit] for cells in groups]
+    x = torch.cat(groups)
+    n_judging = torch.tensor([int(max(1, JUDGING_SHARE * len(cells))) if len(cells) > 1 else 0 for cells in groups])
+    candidates = (n_components,) if n_components else [k for k in COMPONENTS if k == 1 or len(x) >= 50 * k]
+    best: tuple[float, MixtureStatistics | None] = (-np.inf, None)
+    for k in candidates:
+        statistics = _fit_components(x, min(k, len(x)), feature_scale, seed)
+        fitting = _sums(statistics, [cells[: len(cells) - n] for cells, n in zip(groups, n_judging, strict=True)])
+        statistics.fit_pooled(fitting)
+        judges = [i for i, n in enumerate(n_judging) if n > 0]
+        for prior_mass in PRIOR_MASSES:
+            statistics.prior_mass.fill_(prior_mass)
+            score = _mean_log_prob(statistics, fitting, groups, n_judging, judges) if judges else -prior_mass
+            if score > best[0]:
+                chosen = MixtureStatistics(statistics.n_features, statistics.n_components)
+                chosen.load_state_dict(statistics.state_dict(), strict=False)
+                best = (score, chosen)
+    assert best[1] is not None
+    return best[1]
+
+
+def _fit_components(x: Tensor, k: int, feature_scale: Tensor, seed: int) -> MixtureStatistics:
+    statistics = MixtureStatistics(x.shape[1], k)
+    kind = "full" if statistics.full else "diag"
+    model = GaussianMixture(k, covariance_type=kind, reg_covar=1e-3, max_iter=50, random_state=seed)
+    with warnings.catch_warnings():
+        # The mixture is a coordinate system, not a result: it need not have converged.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(x.numpy() if len(x) > 1 else np.repeat(x.numpy(), 2, axis=0))
+    covariance = torch.from_numpy(model.covariances_)
+    statistics.weight.copy_(torch.from_numpy(model.weights_))
+    statistics.mean.copy_(torch.from_numpy(model.means_))
+    statistics.root.copy_(symmetric_root(covariance) if statistics.full else covariance.sqrt())
+    statistics.feature_scale.copy_(feature_scale)
+    return statistics
+
+
+def _sums(statistics: MixtureStatistics, groups: list[Tensor]) -> Tensor:
+    rows = [statistics.sums(cells[None], torch.full((1, len(cells)), 1 / len(cells))) for cells in groups]
+    return torch.cat(rows)
+
+
+def _mean_log_prob(
+    statistics: MixtureStatistics, sums: Tensor, groups: list[Tensor], n_judging: Tensor, judges: list[int]
+) -> float:
+    """Mean log density of the judging cells under the mixtures of their own groups; cells count equally."""
+    mixtures = statistics.mixtures(sums)
+    total = sum(float(mixtures[[i]].log_prob(groups[i][-n_judging[i] :][None]).sum()) for i in judges)
+    return total / int(n_judging.sum())
