@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import rich.pretty  # noqa: F401  scvi-tools uses it in view_anndata_setup and relies on somebody having imported it
 from scvi.data import AnnDataManager
 from scvi.data._constants import _SETUP_ARGS_KEY as SETUP_ARGS_KEY
 from scvi.data.fields import BaseAnnDataField
