@@ -86,17 +86,30 @@ class MixtureStatistics(nn.Module):
         Number of principal components of the statistics that enter the embedding; :meth:`fit_basis` sets it.
     """
 
+    weight: Tensor
+    mean: Tensor
+    root: Tensor
+    pooled_weight: Tensor
+    pooled_mean: Tensor
+    pooled_within: Tensor
+    prior_mass: Tensor
+    feature_scale: Tensor
+    center: Tensor
+    basis: Tensor
+    spread: Tensor
+
     def __init__(self, n_features: int, n_components: int, n_coordinates: int = 0) -> None:
         super().__init__()
         self.n_features, self.n_components = n_features, n_components
         self.full = n_features <= MAX_FULL_COVARIANCE
-        second = (n_features, n_features) if self.full else (n_features,)
+        unit = torch.eye(n_features)[None] if self.full else torch.ones(1, n_features)
+        unit = unit.repeat(n_components, *[1] * (unit.ndim - 1))
         self.register_buffer("weight", torch.full((n_components,), 1 / n_components))
         self.register_buffer("mean", torch.zeros(n_components, n_features))
-        self.register_buffer("root", torch.ones(n_components, *second))
+        self.register_buffer("root", unit)
         self.register_buffer("pooled_weight", torch.full((n_components,), 1 / n_components))
         self.register_buffer("pooled_mean", torch.zeros(n_components, n_features))
-        self.register_buffer("pooled_within", torch.ones(n_components, *second))
+        self.register_buffer("pooled_within", unit.clone())
         self.register_buffer("prior_mass", torch.tensor(0.03))
         n_statistics = n_components * (1 + n_features + (self.lower.shape[1] if self.full else n_features))
         self.register_buffer("feature_scale", torch.ones(n_features))
@@ -182,11 +195,13 @@ class MixtureStatistics(nn.Module):
     def fit_pooled(self, sums: Tensor) -> None:
         """Set the pooled population from the :meth:`sums` of the training groups, which count equally."""
         mass, first, second = self._split(sums)
-        self.pooled_weight.copy_(mass.mean(0)[:, 0])
-        self.pooled_mean.copy_(first.mean(0) / mass.mean(0))
+        pooled_mass = mass.mean(0)
+        self.pooled_weight.copy_(pooled_mass[:, 0])
+        # A component without any mass (an outlier that is held out, say) stays where the shared mixture has it.
+        used, pooled_mass = pooled_mass > 1e-12, pooled_mass.clamp_min(1e-12)
+        self.pooled_mean.copy_(torch.where(used, first.mean(0) / pooled_mass, self.mean))
         own = torch.where(mass > 0, first / mass.clamp_min(1e-12), self.pooled_mean)
-        pooled_mass = mass.mean(0)[..., None] if self.full else mass.mean(0)
-        within = self._within(mass, first, second, own).mean(0) / pooled_mass
+        within = self._within(mass, first, second, own).mean(0) / (pooled_mass[..., None] if self.full else pooled_mass)
         # Groups of one or two cells have no spread of their own: a share of the component's shared covariance stays.
         shared = self.root @ self.root if self.full else self.root.square()
         self.pooled_within.copy_(0.9 * within + 0.1 * shared)
@@ -277,6 +292,7 @@ class MixtureStatistics(nn.Module):
         mean = self.mean * self.feature_scale
         center = (self.weight[:, None] * mean).sum(0)
         return (self.weight[:, None] * (mean - center).square()).sum().sqrt().clamp_min(1e-3)
+
 
 def symmetric_root(covariance: Tensor) -> Tensor:
     """Symmetric square root of (..., features, features) covariances."""
