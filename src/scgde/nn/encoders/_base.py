@@ -105,7 +105,7 @@ class Encoder(nn.Module):
                 hidden = x
                 for level, context in zip(self.levels[: depth + 1], contexts, strict=True):
                     hidden = level.cells(x, hidden, context[group])
-                weighted = (weight[:, None] * hidden).double().cpu()
+                weighted = (weight[:, None] * hidden).cpu().double()  # MPS has no float64
                 pooled = weighted.new_zeros(n_groups, weighted.shape[1]) if pooled is None else pooled
                 pooled.index_add_(0, group.cpu(), weighted)
             contexts.append(last.context(pooled.float().to(device), contexts[-1]))
