@@ -62,13 +62,26 @@ def check_missing(adata: AnnData, columns: Sequence[str], *, drop: bool) -> None
     """Raise where a grouping column has missing values, unless these cells are to be dropped."""
     missing = adata.obs[list(columns)].isna().to_numpy().any(axis=1)
     if missing.all():
-        msg = f"No cell has a value in adata.obs[{list(columns)}]: there is no group to embed."
-        raise ValueError(msg)
-    if missing.any() and not drop:
-        cells = adata.obs_names[missing]
         msg = (
-            f"{missing.sum():,} of {adata.n_obs:,} cells have no value in adata.obs[{listing(columns)}] (cells "
-            f"{listing(cells)}). Fill them in, remove these cells, or pass drop_ungrouped=True to leave them out."
+            f"No cell has a value in adata.obs[{listing(columns)}]: there is no group to embed. Choose another column as "
+            "groupby=."
+        )
+        raise ValueError(msg)
+    if not drop:
+        _raise_missing(adata.obs_names, missing, columns, "or pass drop_ungrouped=True to leave them out")
+
+
+def check_batch(adata: AnnData, column: str, codes: np.ndarray) -> None:
+    """Raise where a cell of a group has no batch."""
+    missing = adata.obs[column].isna().to_numpy() & (codes >= 0)
+    _raise_missing(adata.obs_names, missing, [column], "or set the model up without batch_key")
+
+
+def _raise_missing(obs_names: pd.Index, missing: np.ndarray, columns: Sequence[str], remedy: str) -> None:
+    if missing.any():
+        msg = (
+            f"{missing.sum():,} of {len(missing):,} cells have no value in adata.obs[{listing(columns)}] (cells "
+            f"{listing(obs_names[missing])}). Fill them in, remove these cells, {remedy}."
         )
         raise ValueError(msg)
 
@@ -164,7 +177,15 @@ def check_group_sizes(counts: np.ndarray, groups: Sequence[Any], min_cells: int)
 
 def check_var_names(received: pd.Index, expected: Sequence[str], what: str) -> np.ndarray:
     """Positions of the ``expected`` variables; raise where some are missing."""
-    position = pd.Index(received.astype(str)).get_indexer(pd.Index(list(expected)))
+    received = received.astype(str)
+    twice = received[received.duplicated()].intersection(pd.Index(expected))
+    if len(twice):
+        msg = (
+            f"{len(twice)} of the {len(expected)} variables that {what} reads occur several times in adata.var_names: "
+            f"{listing(twice)}. Give them the names of the training data, or call adata.var_names_make_unique()."
+        )
+        raise ValueError(msg)
+    position = received.get_indexer(pd.Index(list(expected)))
     missing = [name for name, i in zip(expected, position, strict=True) if i < 0]
     if missing:
         msg = (

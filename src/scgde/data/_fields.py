@@ -15,6 +15,7 @@ from scipy import sparse
 from scgde._compat import BaseAnnDataField
 from scgde._constants import SPLITS
 from scgde._validation import (
+    check_batch,
     check_columns,
     check_constant,
     check_group_sizes,
@@ -113,7 +114,7 @@ class Setup:
         }
         batch = None
         if self.batch_key is not None:
-            check_missing(adata[index.codes >= 0], [self.batch_key], drop=False)
+            check_batch(adata, self.batch_key, index.codes)
             batch = adata.obs[self.batch_key]
         weight = None
         if self.weight_key is not None:
@@ -148,7 +149,7 @@ def fingerprint(adata: AnnData, setup: Setup, representation: Representation) ->
     if adata.isbacked and representation.source == "X":
         return check
     values = representation.raw(adata)
-    parts = [values.data, values.indices] if sparse.issparse(values) else [np.ascontiguousarray(values)]
+    parts = [values.data, values.indices, values.indptr] if sparse.issparse(values) else [np.ascontiguousarray(values)]
     for part in parts:
         check = zlib.crc32(memoryview(np.ascontiguousarray(part)).cast("B"), check)
     return check

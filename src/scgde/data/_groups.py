@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -74,6 +74,8 @@ class GroupIndex:
         ------
         KeyError
             Where a key names no group, with near matches.
+        TypeError
+            For what cannot be a key.
         """
         keys = keys if isinstance(keys, list | np.ndarray | pd.Index | pd.Series) else [keys]
         exact = {name: i for i, name in enumerate(self.names)}
@@ -83,6 +85,12 @@ class GroupIndex:
         found = []
         for key in keys:
             key = tuple(key) if isinstance(key, list) else key
+            if not isinstance(key, Hashable):
+                msg = (
+                    f"A group was named by {key!r}: received {type(key).__name__}, expected one value, or one tuple where "
+                    "there are several grouping columns. A list is several keys."
+                )
+                raise TypeError(msg)
             matches = [exact[key]] if key in exact else text.get(_text(key), [])
             if len(matches) != 1:
                 what = f"the groups ({', '.join(map(str, self.table.columns))})"
