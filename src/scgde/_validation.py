@@ -63,8 +63,8 @@ def check_missing(adata: AnnData, columns: Sequence[str], *, drop: bool) -> None
     missing = adata.obs[list(columns)].isna().to_numpy().any(axis=1)
     if missing.all():
         msg = (
-            f"No cell has a value in adata.obs[{listing(columns)}]: there is no group to embed. Choose another column as "
-            "groupby=."
+            f"No cell has a value in adata.obs[{listing(columns)}]: there is no group to embed. "
+            "Choose another column as groupby=."
         )
         raise ValueError(msg)
     if not drop:
@@ -127,7 +127,7 @@ def check_constant(values: pd.Series, codes: np.ndarray, groups: Sequence[Any], 
         first = table.loc[table["code"] == several[0], "value"]
         msg = (
             f"adata.obs[{values.name!r}] ({argument}=) is not constant within {len(several)} of {len(groups)} groups: "
-            f"{listing(groups[i] for i in several)}; group {groups[several[0]]!r} has {listing(first)}. "
+            f"{listing(groups[int(i)] for i in several)}; group {groups[int(several[0])]!r} has {listing(first)}. "
             f"{argument}= takes attributes of whole groups: give each group one value, or leave the column out."
         )
         raise ValueError(msg)
@@ -152,7 +152,7 @@ def check_weight(weight: np.ndarray, codes: np.ndarray, groups: Sequence[Any], c
         raise ValueError(msg)
     total = np.bincount(codes[codes >= 0], weights=weight[codes >= 0], minlength=len(groups))
     if (total <= 0).any():
-        empty = listing(groups[i] for i in np.flatnonzero(total <= 0))
+        empty = listing(groups[int(i)] for i in np.flatnonzero(total <= 0))
         msg = f"All cells of group(s) {empty} have weight 0 in adata.obs[{column!r}]: remove these groups."
         raise ValueError(msg)
 
@@ -167,7 +167,7 @@ def check_group_sizes(counts: np.ndarray, groups: Sequence[Any], min_cells: int)
         raise ValueError(msg)
     small = np.flatnonzero(counts < min_cells)
     if len(small):
-        names = listing((f"{groups[i]}: {counts[i]} cells" for i in small), 10)
+        names = listing((f"{groups[int(i)]}: {counts[i]} cells" for i in small), 10)
         msg = (
             f"{len(small)} of {len(groups)} groups have fewer than min_cells={min_cells} cells ({names}). "
             "Lower min_cells, or remove these groups from the AnnData."

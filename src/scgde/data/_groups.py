@@ -87,8 +87,8 @@ class GroupIndex:
             key = tuple(key) if isinstance(key, list) else key
             if not isinstance(key, Hashable):
                 msg = (
-                    f"A group was named by {key!r}: received {type(key).__name__}, expected one value, or one tuple where "
-                    "there are several grouping columns. A list is several keys."
+                    f"A group was named by {key!r}: received {type(key).__name__}, expected one value, or one tuple "
+                    "where there are several grouping columns. A list is several keys."
                 )
                 raise TypeError(msg)
             matches = [exact[key]] if key in exact else text.get(_text(key), [])
@@ -103,7 +103,7 @@ def _text(key: Any) -> str:
     return "\x1f".join(map(str, key)) if isinstance(key, tuple) else str(key)
 
 
-def _factorize(column: pd.Series) -> tuple[np.ndarray, pd.Index | pd.Categorical]:
+def _factorize(column: pd.Series) -> tuple[np.ndarray, Any]:
     """Codes (-1 for missing) and the sorted values they stand for."""
     if isinstance(column.dtype, pd.CategoricalDtype):
         return column.cat.codes.to_numpy().astype(np.int64), pd.Categorical.from_codes(
