@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -45,7 +45,13 @@ class GroupedCells:
 
     @classmethod
     def from_arrays(
-        cls, x: np.ndarray, codes: np.ndarray, n_groups: int, weight: np.ndarray | None, batch: np.ndarray | None, seed: int
+        cls,
+        x: np.ndarray,
+        codes: np.ndarray,
+        n_groups: int,
+        weight: np.ndarray | None,
+        batch: np.ndarray | None,
+        seed: int,
     ) -> GroupedCells:
         """Sort cells by group. Cells without a group, or of weight 0, are left out: they have no effect."""
         used = codes >= 0 if weight is None else (codes >= 0) & (weight > 0)
@@ -66,8 +72,8 @@ class GroupedCells:
 
     def to(self, device: torch.device) -> GroupedCells:
         """The same cells with their features on ``device``."""
-        move = {name: getattr(self, name) for name in ("x", "weight", "batch")}
-        return replace(self, **{name: None if value is None else value.to(device) for name, value in move.items()})
+        weight, batch = (None if value is None else value.to(device) for value in (self.weight, self.batch))
+        return GroupedCells(self.x.to(device), weight, batch, self.offsets)
 
     def gather(self, group: Tensor, position: Tensor, share: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Cells at positions of their groups (groups, cells), with weights that sum to 1, and their batches."""
@@ -93,6 +99,19 @@ class _Steps(Dataset):
         sums = self.fold_sums[group]
         left_out = sums[torch.arange(len(group)), fold.clamp_min(0)] * (fold >= 0)[:, None, None]
         return GroupBatch(group, sums.sum(1) - left_out, x, weight, x_score, weight_score, batch, step)
+
+
+class _Batches(Dataset):
+    """A fixed list of batches."""
+
+    def __init__(self, batches: list[GroupBatch]) -> None:
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, i: int) -> GroupBatch:
+        return self.batches[i]
 
 
 class _EpochSampler(Sampler):
@@ -205,6 +224,7 @@ class GroupDataModule(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Keep the cells on the device where they fill at most half of its free memory."""
+        assert self.trainer is not None
         device = self.trainer.strategy.root_device
         self.fold_sums = self.fold_sums.to(device)
         if device.type == "cuda" and self.cells.x.nbytes < 0.5 * torch.cuda.mem_get_info(device)[0]:
@@ -220,14 +240,14 @@ class GroupDataModule(LightningDataModule):
         """Held-out cells of training groups, then held-out groups; the same draws at every validation."""
         held = self.cells.counts - self.train_counts
         rng = np.random.default_rng(self.seed)
-        loaders = []
+        loaders: list[DataLoader] = []
         for groups in (self.train_groups, self.validation_groups):
             groups = groups[held[groups] > 0]
             if len(groups) > MAX_VALIDATION_GROUPS:
                 groups = groups[np.sort(rng.permutation(len(groups))[:MAX_VALIDATION_GROUPS])]
             batches = [self._validation_batch(part) for part in groups.split(64) if len(part)]
             if batches:
-                loaders.append(DataLoader(batches, batch_size=None, collate_fn=lambda batch: batch))
+                loaders.append(DataLoader(_Batches(batches), batch_size=None, collate_fn=lambda batch: batch))
         return loaders
 
     def _validation_batch(self, group: Tensor) -> GroupBatch:

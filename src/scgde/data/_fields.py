@@ -151,7 +151,7 @@ def fingerprint(adata: AnnData, setup: Setup, representation: Representation) ->
     values = representation.raw(adata)
     parts = [values.data, values.indices, values.indptr] if sparse.issparse(values) else [np.ascontiguousarray(values)]
     for part in parts:
-        check = zlib.crc32(memoryview(np.ascontiguousarray(part)).cast("B"), check)
+        check = zlib.crc32(np.ascontiguousarray(part).tobytes(), check)
     return check
 
 

@@ -66,7 +66,9 @@ class Representation:
     @property
     def name(self) -> str:
         """How the user would write it."""
-        return "adata.X" if self.source == "X" else f"adata.{'layers' if self.source == 'layer' else 'obsm'}[{self.key!r}]"
+        return (
+            "adata.X" if self.source == "X" else f"adata.{'layers' if self.source == 'layer' else 'obsm'}[{self.key!r}]"
+        )
 
     @property
     def feature_names(self) -> list[str]:
@@ -134,7 +136,8 @@ class Representation:
         """Features of all cells, float32 (n_cells, n_features)."""
         values = self.raw(adata)
         if self.project:
-            assert self.mean is not None and self.loadings is not None
+            assert self.mean is not None
+            assert self.loadings is not None
             projected = values.astype(np.float32) @ self.loadings.T - self.mean @ self.loadings.T
             return np.ascontiguousarray(projected, dtype=np.float32)
         values = values.toarray() if sparse.issparse(values) else np.asarray(values)

@@ -18,7 +18,7 @@ class GroupSampler:
     """Draws groups, and fresh cells of each group, for every step.
 
     The cells of a group lie in a random order and are cut into :data:`N_FOLDS` parts. A step scores cells of one part
-    and encodes cells of the others, so that no cell is scored by an embedding that saw it (groups of one cell excepted).
+    and encodes cells of the others, so no embedding has seen the cells that it is scored on (groups of one cell aside).
     Cells are drawn by strata of the remaining positions, without replacement: cell j stands for its stratum and weighs
     as much. Where a group has fewer cells than slots, each cell is drawn once and the other slots weigh nothing.
 

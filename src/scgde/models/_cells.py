@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,13 +13,11 @@ from torch import Tensor
 from scgde._constants import PATH_TIME, SOURCE, TARGET
 from scgde._validation import unknown_key
 from scgde.data import GroupedObs
+from scgde.models._group_model import GroupModel
 from scgde.models._inference import generate, move
 from scgde.models._results import cells_anndata, repeated_obs
 from scgde.nn.generators import GENERATORS
 from scgde.nn.statistics import Mixtures
-
-if TYPE_CHECKING:
-    from scgde.models._gde import GDE
 
 
 class Populations(NamedTuple):
@@ -32,11 +30,11 @@ class Populations(NamedTuple):
     batch_shares: np.ndarray | None
 
 
-class CellsMixin:
-    """Methods of a model that return cells."""
+class CellModel(GroupModel):
+    """A model whose embeddings give cells back."""
 
     def sample(
-        self: GDE,
+        self,
         groups: Any = None,
         n_cells: int = 1000,
         *,
@@ -97,7 +95,7 @@ class CellsMixin:
         return cells_anndata(x.reshape(-1, x.shape[-1]), self._with_batch(obs, codes), self.representation)
 
     def interpolate(
-        self: GDE,
+        self,
         source: Any,
         target: Any,
         n_steps: int = 11,
@@ -141,13 +139,15 @@ class CellsMixin:
         if n_steps < 2:
             msg = f"n_steps={n_steps}: expected at least 2, the two ends."
             raise ValueError(msg)
-        ends = [self._one(key, adata, exact_moments, batch_size, name) for key, name in ((source, SOURCE), (target, TARGET))]
+        ends = [
+            self._one(key, adata, exact_moments, batch_size, name) for key, name in ((source, SOURCE), (target, TARGET))
+        ]
         t = torch.linspace(0, 1, n_steps, device=ends[0].z.device)[:, None]
         z = torch.lerp(ends[0].z, ends[1].z, t)
         mixtures = None
-        if all(end.mixtures is not None for end in ends):
-            statistics = self.module.statistics
-            vectors = [statistics.vectorize(end.mixtures) for end in ends]
+        statistics = self.module.statistics
+        vectors = [statistics.vectorize(end.mixtures) for end in ends if end.mixtures is not None]
+        if len(vectors) == 2:
             mixtures = statistics.devectorize(torch.lerp(vectors[0], vectors[1], t))
         codes = None
         if self._batches:
@@ -169,7 +169,7 @@ class CellsMixin:
         return cells_anndata(x.reshape(-1, x.shape[-1]), self._with_batch(obs, codes), self.representation)
 
     def transport(
-        self: GDE,
+        self,
         source: Any,
         target: Any,
         adata: AnnData | None = None,
@@ -244,18 +244,20 @@ class CellsMixin:
 
     # --- groups, embeddings, batches -------------------------------------------------------------------------------
 
-    def _populations(self: GDE, groups: Any, adata: AnnData | None, exact: bool, size: int | None) -> Populations:
+    def _populations(self, groups: Any, adata: AnnData | None, exact: bool, size: int | None) -> Populations:
         if isinstance(groups, pd.DataFrame) or (isinstance(groups, np.ndarray) and groups.ndim == 2):
             return self._given(groups)
         data, obs = self._read(adata)
         index = obs.index
         positions = np.arange(len(index)) if groups is None else index.positions(groups)
         encoding = self._encode(data, obs, positions, size)
-        names = [" | ".join(map(str, n)) if isinstance(n, tuple) else str(n) for n in (index.names[i] for i in positions)]
+        names = [
+            " | ".join(map(str, n)) if isinstance(n, tuple) else str(n) for n in (index.names[i] for i in positions)
+        ]
         mixtures = encoding.mixtures if exact else None
         return Populations(encoding.z, mixtures, index.table.iloc[positions], names, self._shares(obs, positions))
 
-    def _given(self: GDE, embedding: pd.DataFrame | np.ndarray) -> Populations:
+    def _given(self, embedding: pd.DataFrame | np.ndarray) -> Populations:
         frame = embedding if isinstance(embedding, pd.DataFrame) else pd.DataFrame(embedding)
         if frame.shape[1] != self.options["n_latent"] or not np.isfinite(frame.to_numpy()).all():
             msg = (
@@ -263,17 +265,19 @@ class CellsMixin:
                 "rows of get_group_embedding()."
             )
             raise ValueError(msg)
-        table = frame.index.to_frame(index=False, name=frame.index.name or "embedding") if (
-            frame.index.nlevels == 1
-        ) else frame.index.to_frame(index=False)
+        table = (
+            frame.index.to_frame(index=False, name=frame.index.name or "embedding")
+            if (frame.index.nlevels == 1)
+            else frame.index.to_frame(index=False)
+        )
         names = [" | ".join(map(str, n)) if isinstance(n, tuple) else str(n) for n in frame.index]
         z = torch.tensor(frame.to_numpy(dtype=np.float32), device=self.module.device)
         shares = self.fitted_.get("batch_shares")
         return Populations(z, None, table, names, None if shares is None else np.tile(shares, (len(frame), 1)))
 
-    def _one(self: GDE, key: Any, adata: AnnData | None, exact: bool, size: int | None, name: str) -> Populations:
+    def _one(self, key: Any, adata: AnnData | None, exact: bool, size: int | None, name: str) -> Populations:
         key = np.asarray(key)[None] if isinstance(key, np.ndarray) and key.ndim == 1 else key
-        if isinstance(key, pd.Series) and np.issubdtype(key.dtype, np.floating):
+        if isinstance(key, pd.Series) and pd.api.types.is_float_dtype(key):
             key = key.to_frame().T
         population = self._populations(key, adata, exact, size)
         if len(population.z) != 1:
@@ -281,7 +285,7 @@ class CellsMixin:
             raise ValueError(msg)
         return population
 
-    def _shares(self: GDE, obs: GroupedObs, positions: np.ndarray) -> np.ndarray | None:
+    def _shares(self, obs: GroupedObs, positions: np.ndarray) -> np.ndarray | None:
         """Share of each batch in each group, (groups, batches)."""
         codes = self._batch_codes(obs)
         if codes is None:
@@ -291,15 +295,16 @@ class CellsMixin:
         np.add.at(counts, (obs.index.codes[used], codes[used]), 1)
         return counts[positions] / counts[positions].sum(1, keepdims=True)
 
-    def _batch_code(self: GDE, batch: Any, shares: np.ndarray) -> int:
+    def _batch_code(self, batch: Any, shares: np.ndarray | None) -> int:
         """Code of a named batch, else of the most frequent one."""
         if batch is None:
+            assert shares is not None
             return int(np.argmax(shares))
         if batch not in self._batches:
             raise KeyError(unknown_key(batch, self._batches, "the batches of training (batch=)").args[0])
         return self._batches.index(batch)
 
-    def _draw_batches(self: GDE, population: Populations, n_cells: int, batch: Any, seed: int) -> Tensor | None:
+    def _draw_batches(self, population: Populations, n_cells: int, batch: Any, seed: int) -> Tensor | None:
         if not self._batches:
             if batch is not None:
                 msg = f"batch={batch!r}, but the model knows no batches: set it up with batch_key=."
@@ -312,7 +317,7 @@ class CellsMixin:
         draws = [rng.choice(len(self._batches), n_cells, p=shares) for shares in population.batch_shares]
         return torch.from_numpy(np.stack(draws))
 
-    def _with_batch(self: GDE, obs: pd.DataFrame, codes: Tensor | None) -> pd.DataFrame:
+    def _with_batch(self, obs: pd.DataFrame, codes: Tensor | None) -> pd.DataFrame:
         key = self.setup.batch_key
         if codes is None or key is None or key in obs:
             return obs

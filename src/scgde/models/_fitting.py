@@ -166,9 +166,7 @@ def train(
     model.is_trained_ = True
 
 
-def _joined(
-    before: dict[str, pd.DataFrame] | None, now: dict[str, pd.DataFrame]
-) -> dict[str, pd.DataFrame]:
+def _joined(before: dict[str, pd.DataFrame] | None, now: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     """History of this call after that of earlier ones, with running epochs."""
     if not before:
         return now
@@ -177,6 +175,6 @@ def _joined(
         earlier = before.get(name)
         if earlier is not None:
             frame = frame.set_axis(frame.index + earlier.index.max() + 1)
-            frame = pd.concat([earlier, frame]).rename_axis(earlier.index.name)
+            frame = pd.concat([earlier, frame])
         joined[name] = frame
     return joined

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,13 +9,12 @@ import pandas as pd
 import torch
 from anndata import AnnData
 
-from scgde._compat import SETUP_ARGS_KEY, AnnDataManager, BaseModelClass
+from scgde._compat import SETUP_ARGS_KEY, AnnDataManager
 from scgde._constants import KEY
 from scgde._validation import check_anndata, unknown_key
-from scgde.data import GroupedObs, Representation, Setup, fingerprint, setup_fields
+from scgde.data import Setup, setup_fields
 from scgde.models import _fitting
-from scgde.models._cells import CellsMixin
-from scgde.models._inference import GroupEncoding, encode_groups
+from scgde.models._cells import CellModel
 from scgde.models._module import GDEModule
 from scgde.models._results import constant_columns, embedding_frame, per_cell, write_embedding
 from scgde.models._saving import save_atomically
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class GDE(CellsMixin, BaseModelClass):
+class GDE(CellModel):
     """Generative distribution embeddings: one vector per group of cells, from which its cells can be generated.
 
     An encoder maps the distribution of a group's cells to an embedding; a conditional generator maps the embedding back
@@ -137,8 +135,8 @@ class GDE(CellsMixin, BaseModelClass):
         groupby
             Column(s) of ``.obs`` that make the groups, of any dtype.
         use_rep
-            What to read of a cell: a key of ``.obsm``, or "X". Without ``use_rep`` and ``layer``: X if it has at most 50
-            variables, else ``.obsm["X_pca"]``, else a PCA of X that the model computes on the training groups and keeps.
+            What to read of a cell: a key of ``.obsm``, or "X". Without ``use_rep`` and ``layer``: X if it has at most
+            50 variables, else ``.obsm["X_pca"]``, else a PCA of X that the model fits on the training groups and keeps.
         layer
             A key of ``.layers`` to read in place of X.
         labels
@@ -149,7 +147,8 @@ class GDE(CellsMixin, BaseModelClass):
         weight_key
             Column of ``.obs`` with the mass of each cell in its group; by default all are equal.
         split_key
-            Column of ``.obs`` with "train", "validation" or "test" for whole groups. Test groups are in no training role.
+            Column of ``.obs`` with "train", "validation" or "test" for whole groups. Test groups are never
+            trained on.
         min_cells
             Smallest group that is accepted.
         drop_ungrouped
@@ -186,72 +185,6 @@ class GDE(CellsMixin, BaseModelClass):
         cls.register_manager(manager)
         return None if "source_registry" in kwargs else cls(adata)
 
-    @property
-    def setup(self) -> Setup:
-        """The arguments of :meth:`setup_anndata`."""
-        return Setup(**self.registry_[SETUP_ARGS_KEY])
-
-    @property
-    def representation(self) -> Representation:
-        """How the model reads cells."""
-        return Representation(**self.representation_)
-
-    @property
-    def _batches(self) -> list[Any]:
-        return self.registry_["field_registries"]["sample"]["state_registry"].get("batches", [])
-
-    def _read(self, adata: AnnData | None) -> tuple[AnnData, GroupedObs]:
-        """Check an AnnData, by default the model's own, and read its groups."""
-        if adata is None:
-            if self.adata is None:
-                msg = "The model was loaded without data. Pass adata=, or load it with GDE.load(path, adata=adata)."
-                raise ValueError(msg)
-            self._check_unchanged()
-            return self.adata, self.setup.read(self.adata, training=True)
-        check_anndata(adata)
-        obs = self.setup.read(adata, training=False)
-        if obs.batch is not None:
-            unseen = [b for b in obs.batch[obs.index.codes >= 0].unique() if b not in self._batches]
-            if unseen:
-                error = unknown_key(unseen[0], self._batches, f"the batches of training (batch_key={self.setup.batch_key!r})")
-                raise ValueError(error.args[0])
-        if self.is_trained_:
-            self.representation.check(adata)
-        return adata, obs
-
-    def _check_unchanged(self) -> None:
-        state = self.registry_["field_registries"]["X"]["state_registry"]
-        try:
-            now = fingerprint(self.adata, self.setup, self.setup.representation(self.adata))
-        except KeyError:
-            now = None
-        if now != state["fingerprint"]:
-            msg = (
-                f"The AnnData's groups ({self.setup.columns}) or its representation ({state['representation']}) changed "
-                "since setup. Run setup_anndata again and train, or pass the changed data as adata=."
-            )
-            raise ValueError(msg)
-
-    def _check_trained(self) -> None:
-        if not self.is_trained_:
-            msg = "The model is not trained. Call model.train() first."
-            raise RuntimeError(msg)
-
-    def _batch_codes(self, obs: GroupedObs) -> np.ndarray | None:
-        if obs.batch is None:
-            return None
-        return pd.Index(self._batches).get_indexer(pd.Index(obs.batch.astype(object)))
-
-    def _encode(self, adata: AnnData, obs: GroupedObs, positions: np.ndarray | None, size: int | None) -> GroupEncoding:
-        """Embed the groups at ``positions``, by default all, from all of their cells."""
-        codes, n_groups = obs.index.codes, len(obs.index)
-        if positions is not None:
-            place = np.full(n_groups + 1, -1)
-            place[positions] = np.arange(len(positions))
-            codes, n_groups = place[codes], len(positions)
-        x = self.representation.read(adata)
-        return encode_groups(self.module, x, codes, n_groups, weight=obs.weight, batch_size=size)
-
     # --- training --------------------------------------------------------------------------------------------------
 
     def train(
@@ -279,7 +212,8 @@ class GDE(CellsMixin, BaseModelClass):
         Parameters
         ----------
         max_epochs
-            Epochs; one shows each cell once in expectation and has at least 50 steps. Default 20, where no limit is set.
+            Epochs; one shows each cell once in expectation and has at least 50 steps. Default 20, where no limit is
+            set.
         max_steps, max_seconds
             Other limits; the first one met counts, and the learning rate decays towards it. Only training that is
             limited by steps or epochs repeats exactly.
@@ -307,9 +241,8 @@ class GDE(CellsMixin, BaseModelClass):
         RuntimeError
             Where the loss is not finite, with the step and the groups.
         """
-        limits = {"max_epochs": max_epochs, "max_steps": max_steps, "max_seconds": max_seconds}
-        sizes = {"batch_size": batch_size, "cells_per_group": cells_per_group}
-        for name, value in {**limits, **sizes}.items():
+        numbers = {"max_epochs": max_epochs, "max_steps": max_steps, "max_seconds": max_seconds}
+        for name, value in {**numbers, "batch_size": batch_size, "cells_per_group": cells_per_group}.items():
             if value is not None and not value > 0:
                 msg = f"{name}={value}: expected a positive number."
                 raise ValueError(msg)
@@ -322,8 +255,11 @@ class GDE(CellsMixin, BaseModelClass):
             adata,
             obs,
             split,
-            **limits,
-            **sizes,
+            max_epochs=max_epochs,
+            max_steps=max_steps,
+            max_seconds=max_seconds,
+            batch_size=batch_size,
+            cells_per_group=cells_per_group,
             early_stopping=early_stopping,
             patience=early_stopping_patience,
             plan_kwargs=plan_kwargs or {},
@@ -454,7 +390,7 @@ class GDE(CellsMixin, BaseModelClass):
         Parameters
         ----------
         dir_path
-            Folder to make. Files are written beside it and renamed, so that an interrupted save leaves nothing half done.
+            Folder to make. Files are written beside it and renamed, so an interrupted save leaves nothing half done.
         *args, **kwargs
             As in scvi-tools.
         overwrite
@@ -468,7 +404,8 @@ class GDE(CellsMixin, BaseModelClass):
         lines = [
             f"{type(self).__name__} of {groups['n_groups']} groups by {', '.join(map(str, groups['groupby']))} "
             f"({groups['n_grouped_cells']:,} cells), reads {state['X']['state_registry']['representation']}",
-            f"encoder {self.options['encoder']}, generator {self.options['generator']}, n_latent {self.options['n_latent']}",
+            f"encoder {self.options['encoder']}, generator {self.options['generator']}, "
+            f"n_latent {self.options['n_latent']}",
         ]
         if self.is_trained_:
             spec = self.module.spec

@@ -142,9 +142,7 @@ def generate(
     jobs = torch.arange(len(group)).split(max(1, (batch_size or BATCH_SIZE) // width))
     for job in tqdm(jobs, desc="Generating", disable=not progress):
         of = group[job]
-        part = Condition(
-            condition.mixtures[of], condition.measured[of], None if batch is None else batch[job]
-        )
+        part = Condition(condition.mixtures[of], condition.measured[of], None if batch is None else batch[job])
         random = CounterRandom(seed, 0, block[job] + (0 if same_noise else of << 20))
         parts.append(module.restore(module.generator.sample(latent[of], width, part, random)).cpu())
     return torch.cat(parts).view(len(z), n_blocks * width, -1)[:, :n_cells].numpy()

@@ -23,12 +23,16 @@ class GDEModule(nn.Module):
     its shapes depend on data.
     """
 
+    statistics: MixtureStatistics
+    encoder: Encoder
+    generator: Generator
+    shift: Tensor
+    scale: Tensor
+    code_scale: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.spec: dict[str, Any] = {}
-        self.statistics: MixtureStatistics
-        self.encoder: Encoder
-        self.generator: Generator
 
     def build(
         self,

@@ -56,11 +56,13 @@ def cells_anndata(x: np.ndarray, obs: pd.DataFrame, representation: Representati
 
 
 def repeated_obs(table: pd.DataFrame, names: list[str], n_cells: int) -> pd.DataFrame:
-    """obs of generated cells: ``n_cells`` rows per row of ``table``, named after their group."""
+    """Rows of generated cells: ``n_cells`` rows per row of ``table``, named after their group."""
     obs = table.iloc[np.repeat(np.arange(len(table)), n_cells)]
     index = [f"{name}-{i}" for name in names for i in range(n_cells)]
-    return obs.set_axis(pd.Index(index)) if len(set(index)) == len(index) else obs.set_axis(
-        pd.Index([f"{name}-{i}" for i, name in enumerate(index)])
+    return (
+        obs.set_axis(pd.Index(index))
+        if len(set(index)) == len(index)
+        else obs.set_axis(pd.Index([f"{name}-{i}" for i, name in enumerate(index)]))
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -42,4 +41,4 @@ def save_atomically(
             written.rename(target)
             return
         for file in written.iterdir():
-            os.replace(file, target / file.name)
+            file.replace(target / file.name)

@@ -7,12 +7,14 @@ import tempfile
 import time
 import warnings
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import lightning.pytorch as pl
 import pandas as pd
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, Timer, WeightAveraging
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -116,21 +118,28 @@ class GDETrainingPlan(pl.LightningModule):
                 "model.train(plan_kwargs={'lr': 5e-4})."
             )
             raise RuntimeError(msg)
-        options = {"on_epoch": True, "batch_size": len(batch.group), "sync_dist": True, "prog_bar": True}
+        options: dict[str, Any] = {
+            "on_epoch": True,
+            "batch_size": len(batch.group),
+            "sync_dist": True,
+            "prog_bar": True,
+        }
         self.log("train_loss", loss, on_step=False, **options)
         return loss
 
     def validation_step(self, batch: GroupBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Loss on held-out cells: of training groups, and of held-out groups where there are any."""
         losses = [
-            self.loss(batch, step=2**31 + draw, measured=torch.full_like(batch.group, draw % 2, dtype=torch.bool)).mean()
+            self.loss(
+                batch, step=2**31 + draw, measured=torch.full_like(batch.group, draw % 2, dtype=torch.bool)
+            ).mean()
             for draw in range(VALIDATION_DRAWS)
         ]
         loss, n = torch.stack(losses).mean(), len(batch.group)
-        options = {"on_epoch": True, "batch_size": n, "add_dataloader_idx": False, "sync_dist": True}
+        options: dict[str, Any] = {"on_epoch": True, "batch_size": n, "add_dataloader_idx": False, "sync_dist": True}
         self.log(("validation_loss", "validation_loss_new_groups")[dataloader_idx], loss, **options)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW, with a rise and a cosine decay that ends with the budget."""
         optimizer = torch.optim.AdamW(
             self.module.parameters(), lr=self.lr, betas=(0.9, 0.99), weight_decay=self.weight_decay, fused=True
@@ -182,38 +191,37 @@ def fit(
         For :class:`lightning.pytorch.Trainer`.
     """
     budget = plan.budget
-    callbacks = [
-        *callbacks, WeightAveraging(use_buffers=False, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))
-    ]
+    callbacks = [*callbacks, WeightAveraging(use_buffers=False, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))]
     if trainer_kwargs.get("enable_progress_bar", True):
         callbacks.append(_EpochBar())
     if budget.max_seconds:
-        callbacks.append(Timer(duration={"seconds": budget.max_seconds}, interval="step", verbose=False))
+        callbacks.append(Timer(duration=timedelta(seconds=budget.max_seconds), interval="step", verbose=False))
     max_epochs = math.ceil(budget.max_steps / data.steps_per_epoch) if budget.max_steps else -1
     with tempfile.TemporaryDirectory(prefix="scgde-") as folder:
         best = None
         if data.val_dataloader():
-            best = ModelCheckpoint(folder, monitor="validation_loss", save_weights_only=True, save_on_train_epoch_end=False)
+            best = ModelCheckpoint(
+                folder, monitor="validation_loss", save_weights_only=True, save_on_train_epoch_end=False
+            )
             callbacks.append(best)
             if early_stopping:
                 callbacks.append(EarlyStopping("validation_loss", patience=patience, check_on_train_epoch_end=False))
-        trainer = pl.Trainer(
-            **{
-                "logger": SimpleLogger(),
-                "max_epochs": max_epochs,
-                "max_steps": budget.max_steps or -1,
-                "gradient_clip_val": 2.0,
-                "enable_checkpointing": best is not None,
-                "enable_model_summary": False,
-                "num_sanity_val_steps": 0,
-                "log_every_n_steps": 10,
-                "default_root_dir": folder,
-                **trainer_kwargs,
-            },
-            callbacks=callbacks,
-        )
+        settings: dict[str, Any] = {
+            "logger": SimpleLogger(),
+            "max_epochs": max_epochs,
+            "max_steps": budget.max_steps or -1,
+            "gradient_clip_val": 2.0,
+            "enable_checkpointing": best is not None,
+            "enable_model_summary": False,
+            "num_sanity_val_steps": 0,
+            "log_every_n_steps": 10,
+            "default_root_dir": folder,
+        }
+        trainer = pl.Trainer(**{**settings, **trainer_kwargs}, callbacks=callbacks)
         plan.started = time.monotonic()
         with warnings.catch_warnings():
+            # Lightning's own, with torch 2.13 and newer.
+            warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
             # Steps are drawn from tensors in memory: worker processes would only copy them.
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
             warnings.filterwarnings("ignore", message=".*Checkpoint directory.*exists and is not empty.*")

@@ -45,9 +45,7 @@ class ConditionalMLP(nn.Module):
     ) -> None:
         super().__init__()
         self.input = nn.Linear(n_input, width)
-        self.condition = nn.Sequential(
-            nn.Linear(n_condition, width), nn.SiLU(), nn.Linear(width, 2 * width * n_layers)
-        )
+        self.condition = nn.Sequential(nn.Linear(n_condition, width), nn.SiLU(), nn.Linear(width, 2 * width * n_layers))
         self.batch = nn.Embedding(n_batch, width) if n_batch else None
         self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(n_layers))
         self.norms = nn.ModuleList(nn.LayerNorm(width, elementwise_affine=False) for _ in range(n_layers + 1))

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from torch import Tensor
 
 
-def integrate(velocity: Callable[[Tensor, float], Tensor], x: Tensor, start: float, stop: float, n_steps: int) -> Tensor:
+def integrate(
+    velocity: Callable[[Tensor, float], Tensor], x: Tensor, start: float, stop: float, n_steps: int
+) -> Tensor:
     """Solve dx/dt = velocity(x, t) from ``start`` to ``stop`` by the midpoint rule.
 
     Parameters

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -68,6 +69,10 @@ class Encoder(nn.Module):
         self.levels = nn.ModuleList([_Mean(), _Spread(), *levels])
         self.readout = readout
 
+    @property
+    def _levels(self) -> list[Level]:
+        return cast("list[Level]", list(self.levels))
+
     def forward(self, x: Tensor, weight: Tensor) -> Tensor:
         """Code of each group, (groups, n_code).
 
@@ -79,7 +84,7 @@ class Encoder(nn.Module):
             (groups, cells), sums to 1 in each group; padded slots have weight 0.
         """
         hidden, context = x, x.new_zeros(len(x), 1)
-        for level in self.levels:
+        for level in self._levels:
             hidden = level.cells(x, hidden, context[:, None])
             pooled = torch.einsum("gn,gnp->gp", weight, hidden)
             context = level.context(pooled, context)
@@ -99,15 +104,16 @@ class Encoder(nn.Module):
         """
         device = next(self.parameters()).device
         contexts = [torch.zeros(n_groups, 1, device=device)]
-        for depth, last in enumerate(self.levels):
-            pooled = None
+        for depth, last in enumerate(self._levels):
+            pooled: Tensor | None = None
             for x, weight, group in chunks():
                 hidden = x
-                for level, context in zip(self.levels[: depth + 1], contexts, strict=True):
+                for level, context in zip(self._levels[: depth + 1], contexts, strict=True):
                     hidden = level.cells(x, hidden, context[group])
                 weighted = (weight[:, None] * hidden).cpu().double()  # MPS has no float64
                 pooled = weighted.new_zeros(n_groups, weighted.shape[1]) if pooled is None else pooled
                 pooled.index_add_(0, group.cpu(), weighted)
+            assert pooled is not None
             contexts.append(last.context(pooled.float().to(device), contexts[-1]))
         return self.readout(contexts[-1])
 

@@ -61,9 +61,7 @@ class Drift:
         whitened = torch.baddbmm(x * (share @ inverse), share, -inverse * mean)
         return velocity, whitened, share @ (self.mixtures.root * inverse)
 
-    def _responsibilities(
-        self, quadratic: Tensor, x: Tensor, mean: Tensor, linear: Tensor, log_det: Tensor
-    ) -> Tensor:
+    def _responsibilities(self, quadratic: Tensor, x: Tensor, mean: Tensor, linear: Tensor, log_det: Tensor) -> Tensor:
         constant = 2 * self.mixtures.weight.log() - log_det - (mean * linear).sum(-1)
         return (0.5 * (constant[:, None] - quadratic) + x @ linear.transpose(1, 2)).softmax(-1)
 
@@ -87,9 +85,7 @@ class Drift:
         )
         gain = matrix((t * variance - (1 - t)) / total)
         inverse = matrix(total.rsqrt())
-        velocity = average(share, gain) + share @ (
-            self.mixtures.mean - torch.einsum("gkij,gkj->gki", gain, mean)
-        )
+        velocity = average(share, gain) + share @ (self.mixtures.mean - torch.einsum("gkij,gkj->gki", gain, mean))
         whitened = average(share, inverse) - share @ torch.einsum("gkij,gkj->gki", inverse, mean)
         scale = share @ (values / total.squeeze(-2).sqrt()).mean(-1, keepdim=True)
         return velocity, whitened, scale.expand_as(x)
