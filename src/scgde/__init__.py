@@ -1,9 +1,12 @@
 """Embeddings of populations of single cells (donors, clones, perturbations) and transport between them."""
 
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
 
-from scgde import datasets, metrics, pl
-from scgde.models import GDE
+if TYPE_CHECKING:
+    from scgde import datasets, metrics, pl
+    from scgde.models import GDE
 
 try:
     __version__ = version("scgde")
@@ -11,3 +14,17 @@ except PackageNotFoundError:  # a checkout that is not installed
     __version__ = "0+unknown"
 
 __all__ = ["GDE", "__version__", "datasets", "metrics", "pl"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for: torch and scvi-tools take seconds, which ``scgde --help`` does not need."""
+    if name not in __all__:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    value = import_module("scgde.models").GDE if name == "GDE" else import_module(f"scgde.{name}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from scgde.nn._blocks import ConditionalMLP, time_features
 from scgde.nn._random import CounterRandom
@@ -72,23 +72,26 @@ class Flow(InvertibleGenerator):
     def loss(self, x: Tensor, weight: Tensor, z: Tensor, condition: Condition, random: CounterRandom) -> Tensor:
         groups, cells, features = x.shape
         times = min(self.n_times, cells)
-        keep = cells - cells % times
-        noise = random.normal("noise", cells * features).view_as(x)
-        # One time per stratum of [0, 1] and group; cell j of a group gets stratum j mod times.
-        t = (torch.arange(times, device=x.device) + random.uniform("time", times)) / times
+        fill = -cells % times
+        noise = random.normal("noise", (cells + fill) * features).view(groups, cells + fill, features)
+        # One time per stratum of [0, 1] and group; cell j of a group gets stratum j mod times. The strata are turned by
+        # a random angle: where a group has fewer cells than slots, the slots in use are always the same ones.
+        u = random.uniform("time", times + 1)
+        t = ((torch.arange(times, device=x.device) + u[:, 1:]) / times + u[:, :1]) % 1
 
         def deal(cell_values: Tensor) -> Tensor:
-            return cell_values[:, :keep].unflatten(1, (-1, times)).transpose(1, 2).flatten(0, 1)
+            return cell_values.unflatten(1, (-1, times)).transpose(1, 2).flatten(0, 1)
 
+        # Slots of weight 0 make the cells up to a multiple of the times.
+        x, weight = nn.functional.pad(x, (0, 0, 0, fill)), nn.functional.pad(weight, (0, fill))
+        batch = None if condition.batch is None else deal(nn.functional.pad(condition.batch, (0, fill)))
         index = torch.arange(groups, device=x.device).repeat_interleave(times)
         x0, x1, t = deal(noise), deal(x), t.flatten()
-        batch = None if condition.batch is None else deal(condition.batch)
         block = Condition(condition.mixtures[index], condition.measured[index], batch)
         xt = torch.lerp(x0, x1, t[:, None, None])
         drift, residual, scale = self._parts(xt, t, z[index], block)
         error = (x1 - x0 - drift - scale * residual).square().mean(-1)
         error = error.view(groups, times, -1).transpose(1, 2).flatten(1)
-        weight = weight[:, :keep]
         return (weight * error).sum(1) / weight.sum(1).clamp_min(1e-12)
 
     def _parts(self, x: Tensor, t: Tensor, z: Tensor, condition: Condition) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,0 +1,7 @@
+"""``python -m scgde``."""
+
+import sys
+
+from scgde.cli import main
+
+sys.exit(main())

@@ -1,0 +1,42 @@
+"""Writing AnnData files without leaving anything half written."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def check_output(path: Path, *, overwrite: bool) -> None:
+    """Raise unless ``path`` is an .h5ad file that may be written; called before any work.
+
+    Raises
+    ------
+    ValueError
+        For another suffix.
+    FileExistsError
+        Where ``path`` exists and ``overwrite`` is not set, or is a folder.
+    FileNotFoundError
+        Where the folder of ``path`` does not exist.
+    """
+    if path.suffix != ".h5ad":
+        msg = f"Cannot write {str(path)!r}: expected a name that ends in .h5ad."
+        raise ValueError(msg)
+    if path.is_dir() or (path.exists() and not overwrite):
+        msg = f"{str(path)!r} exists. Choose another name, or pass overwrite=True to replace a file."
+        raise FileExistsError(msg)
+    if not path.parent.is_dir():
+        msg = f"There is no folder {str(path.parent)!r} to write {path.name!r} to. Make it, or choose another."
+        raise FileNotFoundError(msg)
+
+
+def write_atomically(adata: AnnData, path: Path) -> None:
+    """Write an .h5ad file under a temporary name beside ``path``, then rename it."""
+    with tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as folder:
+        written = Path(folder) / path.name
+        adata.write_h5ad(written)
+        os.replace(written, path)

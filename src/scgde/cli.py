@@ -1,0 +1,189 @@
+"""The command line: ``scgde demo`` and ``scgde embed``.
+
+Imports are local to the commands: ``scgde --help`` does not wait for torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import re
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import scgde
+from scgde._files import check_output, write_atomically
+
+#: Options of ``embed`` by what they are passed to. None has a default here: those of the library count.
+SETUP = ("groupby", "use_rep", "layer", "labels", "batch_key", "weight_key", "split_key", "min_cells", "drop_ungrouped")
+MODEL = ("n_latent", "seed")
+TRAINING = ("max_epochs", "max_steps", "max_seconds")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Parameters
+    ----------
+    argv
+        Arguments; by default those of the process.
+
+    Returns
+    -------
+    Exit status: 0, or 2 where the input is wrong, which is then said in one line.
+    """
+    args = _parser().parse_args(argv)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            args.run(args)
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            if args.traceback:
+                raise
+            text = error.args[0] if isinstance(error, KeyError) and error.args else error
+            print(f"scgde: error: {_as_options(str(text), args)}", file=sys.stderr)
+            return 2
+    return 0
+
+
+def _embed(args: argparse.Namespace) -> None:
+    from scgde._constants import KEY
+
+    given, key = vars(args), getattr(args, "key_added", KEY)
+    _check_files(args)
+    if args.model is None and "groupby" not in given:
+        msg = "groupby= is missing: name the column(s) of .obs that make the groups, e.g. groupby=donor."
+        raise ValueError(msg)
+    fixed = [name for name in (*SETUP, *MODEL, *TRAINING, "save_model") if name in given]
+    if args.model is not None and fixed:
+        msg = f"A saved model has its own settings: leave out {', '.join(f'{name}=' for name in fixed)} with model=."
+        raise ValueError(msg)
+
+    import anndata
+
+    adata = anndata.read_h5ad(args.file)
+    if args.model is None:
+        model = _trained_model(adata, given)
+        z = model.get_group_embedding(key_added=key)
+    else:
+        model = scgde.GDE.load(args.model, adata=False)
+        z = model.get_group_embedding(adata, key_added=key)
+    write_atomically(adata, args.out)
+    if "save_model" in given:
+        model.save(args.save_model, overwrite=args.overwrite)
+    print(f"Embedded {len(z)} groups of {adata.n_obs:,} cells in {z.shape[1]} dimensions. Written to {args.out}:")
+    print(f"  .uns[{key!r}]        embedding (one row per group), groups, settings")
+    print(f"  .obsm[{'X_' + key!r}]     the embedding of each cell's group")
+
+
+def _trained_model(adata: Any, given: dict[str, Any]) -> Any:
+    setup = {name: given[name] for name in SETUP if name in given}
+    if len(setup["groupby"]) == 1:
+        setup["groupby"] = setup["groupby"][0]
+    scgde.GDE.setup_anndata(adata, **setup)
+    model = scgde.GDE(adata, **{name: given[name] for name in MODEL if name in given})
+    model.train(**{name: given[name] for name in TRAINING if name in given})
+    return model
+
+
+def _check_files(args: argparse.Namespace) -> None:
+    """Raise where a path cannot be used, before any work."""
+    if not args.file.is_file():
+        msg = f"There is no file {str(args.file)!r}."
+        raise FileNotFoundError(msg)
+    check_output(args.out, overwrite=args.overwrite)
+    if args.model is not None and not args.model.is_dir():
+        msg = f"There is no saved model at {str(args.model)!r}: name a folder that save_model= has made."
+        raise FileNotFoundError(msg)
+    save_model = getattr(args, "save_model", None)
+    if save_model is not None and save_model.exists() and not args.overwrite:
+        msg = f"{str(save_model)!r} exists. Choose another folder for save_model=, or pass overwrite=True."
+        raise FileExistsError(msg)
+
+
+def _demo(args: argparse.Namespace) -> None:
+    from scgde._demo import FULL, QUICK, run_demo
+
+    run_demo(args.out, scale=QUICK if args.quick else FULL, seed=args.seed)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="scgde", description="Embed groups of cells (donors, perturbations, …): one vector per group."
+    )
+    parser.add_argument("--version", action="version", version=f"scgde {scgde.__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, run, add, text in (
+        ("demo", _demo, _add_demo, "simulate a cohort, train on it, and show what comes out"),
+        ("embed", _embed, _add_embed, "train on an .h5ad file and write it with an embedding of its groups"),
+    ):
+        command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        add(command)
+        command.add_argument("--traceback", action="store_true", help="show where in the code an error comes from")
+        command.set_defaults(run=run)
+    return parser
+
+
+def _add_demo(command: argparse.ArgumentParser) -> None:
+    text = "folder for the results; those of an earlier demo are replaced (default: %(default)s)"
+    command.add_argument("--out", type=Path, default=Path("scgde_demo"), metavar="DIR", help=text)
+    command.add_argument("--seed", type=_count, default=0, metavar="N", help="another cohort (default: %(default)s)")
+    command.add_argument("--quick", action="store_true", help=argparse.SUPPRESS)
+
+
+def _add_embed(command: argparse.ArgumentParser) -> None:
+    command.add_argument("file", type=Path, metavar="FILE.h5ad", help="cells")
+    command.add_argument("--out", type=Path, required=True, metavar="OUT.h5ad", help="file to write")
+    command.add_argument("--overwrite", action="store_true", help="replace the output where it exists")
+    command.add_argument("--model", type=Path, metavar="DIR", help="embed with a saved model, without training")
+
+    def add(flag: str, text: str, **kwargs: Any) -> None:
+        command.add_argument(flag, default=argparse.SUPPRESS, help=text, **kwargs)
+
+    add("--groupby", "column of .obs that makes the groups; may be repeated", metavar="COLUMN", action="append")
+    add("--use-rep", "what to read of a cell: a key of .obsm, or X", metavar="KEY")
+    add("--layer", "a layer to read in place of X", metavar="KEY")
+    add("--labels", "attributes of groups, which come along", metavar="COLUMN", nargs="+")
+    add("--batch-key", "column with technical batches of cells", metavar="COLUMN")
+    add("--weight-key", "column with the mass of each cell in its group", metavar="COLUMN")
+    add("--split-key", "column with train, validation or test for whole groups", metavar="COLUMN")
+    add("--min-cells", "smallest group that is accepted", type=_count, metavar="N")
+    add("--drop-ungrouped", "leave out cells that belong to no group", action="store_true")
+    add("--n-latent", "size of the embedding", type=_count, metavar="N")
+    add("--max-epochs", "limit of training", type=_count, metavar="N")
+    add("--max-steps", "limit of training", type=_count, metavar="N")
+    add("--max-seconds", "limit of training", type=float, metavar="S")
+    add("--seed", "one seed, one result", type=_count, metavar="N")
+    add("--key-added", "name of the results in .uns and .obsm", metavar="KEY")
+    add("--save-model", "folder to save the model to", type=Path, metavar="DIR")
+
+
+def _count(text: str) -> int:
+    """Type of options that take a non-negative integer."""
+    if not text.isdecimal():
+        msg = f"expected an integer of at least 0, received {text!r}"
+        raise argparse.ArgumentTypeError(msg)
+    return int(text)
+
+
+def _as_options(text: str, args: argparse.Namespace) -> str:
+    """A message in one line, with Python arguments as the options that set them: overwrite=True is --overwrite."""
+
+    def option(match: re.Match[str]) -> str:
+        name, value = match.groups()
+        if name not in known:
+            return match[0]
+        return f"--{name.replace('_', '-')}" + ("" if value in (None, "True") else f" {value}")
+
+    known = {*vars(args), *SETUP, *MODEL, *TRAINING, "save_model"} - {"run"}
+    return re.sub(r"\b([a-z_]+)=(\w+|'[^']*')?", option, " ".join(text.split()))
+
+
+def _show_warning(message: Warning | str, category: type[Warning], filename: str, *args: Any, **kwargs: Any) -> None:
+    """Show what our checks have to say; what libraries say about each other is not for users of a command."""
+    if issubclass(category, UserWarning) and Path(filename).is_relative_to(Path(__file__).parent):
+        print(f"scgde: warning: {message}", file=sys.stderr)

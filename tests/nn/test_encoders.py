@@ -1,0 +1,144 @@
+"""The contract of encoders: every entry of the registry is a smooth function of a weighted empirical measure."""
+
+import math
+
+import pytest
+import torch
+
+from scgde.nn.encoders import ENCODERS, Encoder
+
+N_FEATURES, N_CODE = 5, 3
+
+
+@pytest.fixture(params=sorted(ENCODERS))
+def name(request):
+    return request.param
+
+
+def build(name, seed=0, n_features=N_FEATURES):
+    torch.manual_seed(seed)
+    return ENCODERS[name](n_features, N_CODE).eval()
+
+
+@pytest.fixture
+def encoder(name, device):
+    return build(name).to(device)
+
+
+@pytest.fixture
+def measure(device):
+    """Four groups of 30 weighted cells with different means and spreads."""
+    x = torch.randn(4, 30, N_FEATURES) * torch.tensor([0.5, 1, 2, 1])[:, None, None] + torch.randn(4, 1, N_FEATURES)
+    weight = torch.rand(4, 30) + 0.1
+    return x.to(device), (weight / weight.sum(1, keepdim=True)).to(device)
+
+
+def close(a, b):
+    torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-4)
+
+
+def test_shape_and_dtype(encoder, measure):
+    code = encoder(*measure)
+    assert isinstance(encoder, Encoder)
+    assert code.shape == (4, N_CODE)
+    assert code.dtype == torch.float32
+    assert code.device == measure[0].device
+    assert (code - code.roll(1, 0)).abs().max() > 1e-2
+
+
+def test_order_of_cells_does_not_matter(encoder, measure):
+    x, weight = measure
+    order = torch.randperm(30, device=x.device)
+    close(encoder(x[:, order], weight[:, order]), encoder(x, weight))
+
+
+@pytest.mark.parametrize("k", [2, 3, 7])
+def test_duplicating_every_cell_changes_nothing(encoder, measure, k):
+    x, weight = measure
+    close(encoder(x.repeat(1, k, 1), weight.repeat(1, k) / k), encoder(x, weight))
+
+
+def test_integer_weights_are_repeated_cells(encoder, measure):
+    x = measure[0]
+    counts = torch.randint(1, 5, (30,), device=x.device)
+    repeated = x.repeat_interleave(counts, dim=1)
+    n = repeated.shape[1]
+    close(encoder(x, (counts / n).expand(4, -1)), encoder(repeated, torch.full((4, n), 1 / n, device=x.device)))
+
+
+def test_cells_of_weight_zero_have_no_effect(encoder, measure):
+    x, weight = measure
+    padding = 100 * torch.randn(4, 9, N_FEATURES, device=x.device)
+    close(encoder(torch.cat([padding, x], 1), torch.nn.functional.pad(weight, (9, 0))), encoder(x, weight))
+
+
+def test_groups_do_not_see_each_other(encoder, measure):
+    x, weight = measure
+    close(torch.cat([encoder(x[i : i + 1], weight[i : i + 1]) for i in range(4)]), encoder(x, weight))
+
+
+def test_a_group_of_one_cell_is_finite(encoder, measure):
+    x = measure[0][:, :1]
+    assert torch.isfinite(encoder(x, torch.ones(4, 1, device=x.device))).all()
+
+
+def test_large_sets_converge_at_the_root_n_rate(name):
+    """The code of n cells drawn from a known population is at a distance of order n^(-1/2) from the population's.
+
+    The population has finitely many atoms, so that its code is exact. The mean square error over 256 independent draws
+    has a coefficient of variation of at most (2 / 256)^(1/2) near the normal limit; the logarithm of the ratio of two of
+    them has standard deviation at most 0.125, and five of those are exceeded with probability below 1e-6.
+    """
+    encoder = build(name)
+    atoms, law = torch.randn(1, 200, N_FEATURES), torch.rand(200)
+    law = law / law.sum()
+
+    def mean_square_error(n):
+        weight = torch.distributions.Multinomial(n, law).sample((256,)) / n
+        with torch.no_grad():
+            return (encoder(atoms.expand(256, -1, -1), weight) - encoder(atoms, law[None])).square().sum(1).mean()
+
+    ratio = mean_square_error(400) / mean_square_error(6400)
+    assert abs(math.log(ratio) - math.log(16)) < 5 * 0.125
+
+
+def test_streaming_is_the_forward_pass(encoder, device):
+    sizes = [1, 7, 300, 40]
+    groups = [torch.randn(n, N_FEATURES, device=device) + i for i, n in enumerate(sizes)]
+    masses = [torch.rand(n, device=device) + 0.1 for n in sizes]
+    masses = [mass / mass.sum() for mass in masses]
+    expected = torch.cat([encoder(x[None], mass[None]) for x, mass in zip(groups, masses, strict=True)])
+    order = torch.randperm(sum(sizes), device=device)
+    x, weight = torch.cat(groups)[order], torch.cat(masses)[order]
+    group = torch.repeat_interleave(torch.tensor(sizes)).to(device)[order]
+    for size in (50, 1000):
+        with torch.no_grad():
+            code = encoder.stream(lambda n=size: zip(x.split(n), weight.split(n), group.split(n), strict=True), 4)
+        close(code, expected.detach())
+
+
+def test_gradient_reaches_every_parameter(encoder, measure):
+    encoder.train()
+    encoder(*measure).square().sum().backward()
+    missing = [name for name, p in encoder.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert missing == []
+
+
+def test_derivatives_are_right_in_cells_and_weights(name):
+    """The derivative in the weights is what influence functions are made of."""
+    encoder = build(name, n_features=2).double()
+    x = torch.randn(2, 4, 2, dtype=torch.float64, requires_grad=True)
+    weight = torch.full((2, 4), 0.25, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(encoder, (x, weight))
+
+
+def test_state_round_trip_and_determinism(name, measure, tmp_path):
+    x, weight = measure
+    encoder, other = build(name, seed=0).to(x.device), build(name, seed=1).to(x.device)
+    code = encoder(x, weight)
+    assert torch.equal(encoder(x, weight), code)
+    assert torch.equal(build(name, seed=0).to(x.device)(x, weight), code)
+    assert not torch.allclose(other(x, weight), code)
+    torch.save(encoder.state_dict(), tmp_path / "state.pt")
+    other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert torch.equal(other(x, weight), code)
