@@ -40,8 +40,8 @@ ROWS = {
     "statistics": "generated with the donor's measured statistics",
     "statistics_base": "  the same without the learned part",
     "floor": "the donor's own other cells (as good as it gets)",
-    "closest": "cells of the most similar other donor",
-    "others": "cells of another donor, on average",
+    "nearest": "cells of the donor that is nearest in the embedding",
+    "other": "cells of another donor",
 }
 
 
@@ -67,7 +67,7 @@ def run_demo(folder: Path, *, scale: Scale = FULL, seed: int = 0) -> pd.DataFram
     train, held_out = hold_out(cohort, seed)
     print(
         f"Simulated {scale.n_donors} donors, half of them diseased: {train.n_obs:,} cells to train on, and "
-        f"{held_out.n_obs:,} held out ({HELD_OUT:.0%} of each donor).\nTraining:"
+        f"{held_out.n_obs:,} held out ({HELD_OUT:.0%} of each donor)."
     )
     GDE.setup_anndata(train, groupby="donor", labels=["disease"])
     model, base = GDE(train, seed=seed), GDE(train, seed=seed)
@@ -110,16 +110,21 @@ def distances(model: GDE, base: GDE, held_out: AnnData, n_generated: int, seed: 
     One row per donor, one column per entry of :data:`ROWS`.
     """
     real, own = _by_donor(model, held_out), _by_donor(model, model.adata)
-    sets = {"floor": own}
+    donors = list(real)
+    between = model.group_distances().loc[donors, donors]
+    nearest = (between + np.diag(np.full(len(donors), np.inf))).idxmin(axis=1)
+    sets = {
+        "floor": own,
+        "nearest": {donor: own[nearest[donor]] for donor in donors},
+        "other": {donor: own[donors[i - 1]] for i, donor in enumerate(donors)},
+    }
     for suffix, kind in (("", model), ("_base", base)):
         for name, exact in (("embedding", False), ("statistics", True)):
-            cells = kind.sample(list(real), n_generated, exact_moments=exact, seed=seed).X
-            sets[name + suffix] = dict(zip(real, cells.reshape(len(real), n_generated, -1), strict=True))
-    table = pd.DataFrame(
-        {name: {donor: energy_distance(real[donor], x[donor]) for donor in real} for name, x in sets.items()}
+            cells = kind.sample(donors, n_generated, exact_moments=exact, seed=seed).X
+            sets[name + suffix] = dict(zip(donors, cells.reshape(len(donors), n_generated, -1), strict=True))
+    return pd.DataFrame(
+        {name: {donor: energy_distance(real[donor], sets[name][donor]) for donor in donors} for name in ROWS}
     )
-    others = {donor: [energy_distance(real[donor], own[other]) for other in own if other != donor] for donor in real}
-    return table.assign(closest=pd.Series(others).map(min), others=pd.Series(others).map(np.mean))[list(ROWS)]
 
 
 def _by_donor(model: GDE, adata: AnnData) -> dict[str, np.ndarray]:
@@ -133,37 +138,39 @@ def figures(model: GDE, train: AnnData, held_out: AnnData, folder: Path, n_gener
     real = _by_donor(model, held_out)
     donor = next(iter(real))
     generated = model.sample(donor, n_generated, exact_moments=False)
-    axes = [
-        pl.history(model, save=folder / "training.png"),
-        pl.embedding(train, color="disease", annotate=False, save=folder / "donors.png"),
-        pl.generated_vs_real(generated.X, real[donor], save=folder / "cells.png"),
-    ]
-    for ax in axes:
-        plt.close(ax.figure)
+    before = set(plt.get_fignums())
+    pl.history(model, save=folder / "training.png")
+    pl.embedding(train, color="disease", annotate=False, save=folder / "donors.png")
+    pl.generated_vs_real(generated.X, real[donor], save=folder / "cells.png")
+    for number in set(plt.get_fignums()) - before:
+        plt.close(number)
 
 
 def report(table: pd.DataFrame, z: pd.DataFrame, train: AnnData, folder: Path, seconds: float) -> None:
     """Print the distances averaged over donors, whether the learned part helped, and what to do next."""
-    donor = table.index[0]
     width = max(map(len, ROWS.values()))
-    print(
-        f"\nHow far from a donor's held-out cells (energy distance, 0 = same population; mean of {len(table)} donors)"
-    )
+    print(f"\nEnergy distance to a donor's held-out cells (0: the same population), mean of {len(table)} donors")
     for name, text in ROWS.items():
         print(f"  {text:<{width}}  {table[name].mean():7.3f}")
+    print()
     for name, text in (("embedding", "embedding alone"), ("statistics", "measured statistics")):
-        wins, better = (table[name] < table[f"{name}_base"]).sum(), table[name].mean() < table[f"{name}_base"].mean()
-        verdict = "helps" if better else "DOES NOT HELP"
-        print(f"With the {text}, the learned part {verdict}: closer in {wins} of {len(table)} donors.")
+        print(f"With the {text}, the learned part {verdict(table[f'{name}_base'] - table[name])}.")
     print(
         f"\nFiles in {folder} (made in {seconds:.0f} s)\n"
         f"  demo.h5ad     the training cells; the embedding ({z.shape[0]} donors x {z.shape[1]}) is in .uns['gde'], and\n"
         "                per cell in .obsm['X_gde']\n"
         "  donors.png    map of the donors, coloured by disease\n"
-        f"  cells.png     generated against held-out cells of {donor}\n"
+        f"  cells.png     generated against held-out cells of {table.index[0]}\n"
         "  training.png  training curve\n"
         "\nNext, your own data:\n"
         "  scgde embed FILE.h5ad --groupby donor --out OUT.h5ad\n"
         "or in Python, to generate and transport cells as well:\n"
         "  model = scgde.GDE.setup_anndata(adata, groupby='donor'); model.train(); model.get_group_embedding()"
     )
+
+
+def verdict(gain: pd.Series) -> str:
+    """Say whether a gain, one value per donor, is clearly above, clearly below or about 0: two standard errors."""
+    error = 2 * gain.std() / np.sqrt(len(gain))
+    found = "helps" if gain.mean() > error else "DOES HARM" if gain.mean() < -error else "makes no clear difference"
+    return f"{found}: {gain.mean():+.3f} ± {error:.3f}, better for {(gain > 0).sum()} of {len(gain)} donors"

@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Exit status: 0, or 2 where the input is wrong, which is then said in one line.
     """
     args = _parser().parse_args(argv)
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:

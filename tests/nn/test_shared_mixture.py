@@ -28,7 +28,7 @@ def types(n_features, n_groups=20, n_cells=100):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_gaussian_populations_have_one_component_and_types_have_several(n_features, seed):
     torch.manual_seed(seed)
-    assert fit(gaussians(n_features), seed=seed).n_components == 1
+    assert fit(gaussians(n_features, n_cells=400), seed=seed).n_components == 1
     assert 1 < fit(types(n_features), seed=seed).n_components <= max(COMPONENTS)
 
 
