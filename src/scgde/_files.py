@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,4 +38,4 @@ def write_atomically(adata: AnnData, path: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as folder:
         written = Path(folder) / path.name
         adata.write_h5ad(written)
-        os.replace(written, path)
+        written.replace(path)
