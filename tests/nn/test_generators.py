@@ -248,7 +248,6 @@ def test_encoding_and_decoding_are_inverse_at_enough_steps(task, n_features):
         untrained = flow.encode(x, z, condition)
         torch.nn.init.normal_(flow.net.output.weight, std=0.1)
         code = flow.encode(x, z, condition)
-        print((flow.decode(code, z, condition) - x).abs().max(), (code - untrained).abs().mean())
         torch.testing.assert_close(flow.decode(code, z, condition), x, atol=1e-3, rtol=0)
     assert (code - untrained).abs().mean() > 0.01
 
@@ -280,8 +279,7 @@ def test_training_lowers_the_loss_below_that_of_the_mixture(make_mixtures):
     with torch.no_grad():
         radius = flow.sample(z, 200, condition, CounterRandom(1, 0, torch.arange(16))).norm(dim=-1)
     # Of a Gaussian with these moments, 29% of the cells lie within 20% of radius 2.
-    print(((radius - 2).abs() < 0.4).float().mean(), validate() / before)
-    assert ((radius - 2).abs() < 0.4).float().mean() > 0.5
+    assert ((radius - 2).abs() < 0.4).float().mean() > 0.8
 
 
 class _SameNoise:
