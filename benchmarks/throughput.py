@@ -1,172 +1,227 @@
-"""Speed of training, embedding and generation, and how far a training step is from its matrix products.
+"""How fast training, embedding and generating are, where a training step's time goes, and how low it could be.
 
-Prints a table and, with --json, writes the same numbers. Medians over repeated steps after a warm-up.
+The training loop is the one that users run: its parts are timed by a Lightning profiler. The floor of a step is the time
+of its matrix products alone, forward and backward, replayed with random numbers of the same shapes and strides.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
+import logging
 import os
 import resource
 import statistics
+import sys
 import time
 import warnings
+from collections import defaultdict
 from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
+import lightning.pytorch as pl
 import numpy as np
-import pandas as pd
 import torch
+from _report import Record, Report, parser
 from anndata import AnnData
+from lightning.pytorch.profilers import Profiler
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import scgde
 from scgde import GDE
-from scgde.data import GroupDataModule, GroupedCells
-from scgde.data._datamodule import fold_sums, training_counts
-from scgde.models._training import Budget, GDETrainingPlan
+from scgde.datasets import simulate_populations
+from scgde.models._inference import encode_groups, generate
 
-PRODUCTS = {torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm, torch.ops.aten.baddbmm}
+#: Groups and cells per group of the simulated matrix; 50 features.
+N_GROUPS, N_CELLS = 200, 1000
+
+#: Cells generated per group, for the first groups.
+GENERATED_GROUPS, GENERATED_CELLS = 20, 512
+
+#: Lightning's names of the parts of a step, by their last words.
+PARTS = {
+    "gather": "train_dataloader_next",
+    "forward": "Strategy.training_step",
+    "backward": "Strategy.backward",
+    "clipping": "configure_gradient_clipping",
+    "optimizer": "GDETrainingPlan.optimizer_step",
+    "EMA": "WeightAveraging.on_train_batch_end",
+}
+
+MATRIX_PRODUCTS = {
+    torch.ops.aten.mm.default,
+    torch.ops.aten.addmm.default,
+    torch.ops.aten.bmm.default,
+    torch.ops.aten.baddbmm.default,
+}
 
 
-class Recorder(TorchDispatchMode):
-    """Remembers every matrix product of a step: its operator and the shapes and strides of its operands."""
+def synchronize() -> None:
+    """Wait for the device, so that a clock read afterwards is right."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+class StepProfiler(Profiler):
+    """Start of each step, and duration of each part of it."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.calls: list[tuple[Callable, list[torch.Tensor]]] = []
+        self.starts: list[float] = []
+        self.durations: dict[str, list[float]] = defaultdict(list)
+        self._open: dict[str, float] = {}
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func.overloadpacket in PRODUCTS:
-            operands = [torch.empty_strided(a.shape, a.stride()).normal_() for a in args if isinstance(a, torch.Tensor)]
-            self.calls.append((func, operands))
+    def start(self, action_name: str) -> None:
+        """Note the time."""
+        part = next((name for name, end in PARTS.items() if action_name.endswith(end)), None)
+        if part is None:
+            return
+        synchronize()
+        self._open[action_name] = time.perf_counter()
+        if part == "gather":
+            self.starts.append(self._open[action_name])
+
+    def stop(self, action_name: str) -> None:
+        """Note the duration."""
+        if action_name in self._open:
+            synchronize()
+            part = next(name for name, end in PARTS.items() if action_name.endswith(end))
+            self.durations[part].append(time.perf_counter() - self._open.pop(action_name))
+
+    def parts(self, warm_up: int) -> dict[str, np.ndarray]:
+        """Seconds of each step after the first ones: in all, and by part. The last step is left out."""
+        step = np.diff(self.starts)
+        parts = {name: np.array(self.durations[name][: len(step)]) for name in PARTS}
+        # Lightning's optimizer step contains the closure, which is the rest of the computation.
+        parts["optimizer"] = parts["optimizer"] - parts["forward"] - parts["backward"] - parts["clipping"]
+        parts = {"step": step, **parts, "other": step - sum(parts.values())}
+        return {name: seconds[warm_up:] for name, seconds in parts.items()}
+
+
+class MatrixProducts(TorchDispatchMode):
+    """Records the matrix products that run while it is active, and replays them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Any, list[torch.Tensor], dict[str, Any]]] = []
+        self.flops = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        """Note shapes and strides, and compute."""
+        if func in MATRIX_PRODUCTS:
+            self.calls.append((func, [_like(a) for a in args], kwargs or {}))
+            self.flops += 2 * args[-2].numel() * args[-1].shape[-1]
         return func(*args, **(kwargs or {}))
 
+    @torch.no_grad()
+    def replay(self) -> None:
+        """Run them, and nothing else."""
+        for func, args, kwargs in self.calls:
+            func(*args, **kwargs)
 
-def median_ms(action: Callable[[], object], repeats: int) -> float:
-    """Median duration of ``action`` in milliseconds."""
-    times = []
-    for _ in range(repeats):
+
+def _like(tensor: torch.Tensor) -> torch.Tensor:
+    """Random numbers of the same shape, strides, type and device."""
+    size = 1 + sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    numbers = torch.randn(size, dtype=tensor.dtype, device=tensor.device)
+    return numbers.as_strided(tensor.shape, tensor.stride())
+
+
+class RecordLastStep(pl.Callback):
+    """Records the matrix products of the last training step."""
+
+    def __init__(self, step: int) -> None:
+        self.step, self.products = step, MatrixProducts()
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        """Start recording."""
+        if trainer.global_step == self.step:
+            self.products.__enter__()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        """Stop recording."""
+        if trainer.global_step == self.step + 1:
+            self.products.__exit__(None, None, None)
+
+
+def median_seconds(function: Callable[[], Any], repeats: int) -> float:
+    """Median time of a call, after one that does not count."""
+    seconds = []
+    for _ in range(repeats + 1):
+        synchronize()
         start = time.perf_counter()
-        action()
-        times.append(1e3 * (time.perf_counter() - start))
-    return statistics.median(times)
+        function()
+        synchronize()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[1:])
 
 
-def cohort(n_groups: int, n_cells: int, n_features: int, seed: int) -> AnnData:
-    """Groups of cells of five types that differ in proportions and in a shift."""
-    rng = np.random.default_rng(seed)
-    means = rng.normal(0, 2, (5, n_features))
-    x = np.empty((n_groups, n_cells, n_features), dtype=np.float32)
-    for group in x:
-        kind = rng.choice(5, n_cells, p=rng.dirichlet(np.full(5, 2.0)))
-        group[:] = means[kind] + rng.normal(0, 0.5, n_features) + rng.normal(0, 1, (n_cells, n_features))
-    donor = np.repeat([f"donor_{i}" for i in range(n_groups)], n_cells)
-    obs = pd.DataFrame({"donor": donor}, index=np.arange(len(donor)).astype(str))
-    return AnnData(x.reshape(-1, n_features), obs=obs)
+def peak_memory() -> float:
+    """Peak memory in MiB: allocated on the GPU, else resident in this process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def measure(seed: int, steps: int, n_groups: int, n_cells: int) -> dict[str, float]:
-    """All numbers for one seed."""
-    adata = cohort(n_groups, n_cells, 50, seed)
-    GDE.setup_anndata(adata, groupby="donor")
-    model = GDE(adata, seed=seed)
-    model.train(max_steps=20, enable_progress_bar=False)
-    module = model.module.train()
-    codes = model.setup.read(adata, training=True).index.codes
-    x = module.standardize(torch.from_numpy(adata.X)).numpy()
-    cells = GroupedCells.from_arrays(x, codes, n_groups, None, None, seed)
-    nothing = torch.tensor([], dtype=torch.int64)
-    counts = training_counts(cells.counts, nothing)
-    data = GroupDataModule(
-        cells,
-        fold_sums(cells, counts, module.statistics),
-        torch.arange(n_groups),
-        nothing,
-        batch_size=32,
-        cells_per_group=128,
-        scored_per_group=32,
-        seed=seed,
-        steps_per_epoch=1000,
-    )
-    plan = GDETrainingPlan(module, seed=seed, budget=Budget(max_steps=1000))
-    optimizer = plan.configure_optimizers()["optimizer"]
-    average = torch.optim.swa_utils.AveragedModel(plan, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998))
-    dataset = data.train_dataloader().dataset
-    parts: dict[str, list[float]] = {name: [] for name in ("gather", "forward", "backward", "optimizer", "average")}
-
-    def step(i: int) -> None:
-        marks = [time.perf_counter()]
-        batch = dataset[i]
-        marks.append(time.perf_counter())
-        measured = torch.arange(len(batch.group)) % 2 == 0
-        loss = plan.loss(batch, step=i, measured=measured).mean()
-        marks.append(time.perf_counter())
-        optimizer.zero_grad()
-        loss.backward()
-        marks.append(time.perf_counter())
-        torch.nn.utils.clip_grad_norm_(module.parameters(), 2.0)
-        optimizer.step()
-        marks.append(time.perf_counter())
-        average.update_parameters(plan)
-        marks.append(time.perf_counter())
-        for name, start, stop in zip(parts, marks[:-1], marks[1:], strict=True):
-            parts[name].append(1e3 * (stop - start))
-
-    for i in range(5):
-        step(i)
-    for times in parts.values():
-        times.clear()
-    for i in range(5, 5 + steps):
-        step(i)
-    total = statistics.median(map(sum, zip(*parts.values(), strict=True)))
-    recorder = Recorder()
-    with recorder:
-        step(5 + steps)
-    floor = median_ms(lambda: [func(*operands) for func, operands in recorder.calls], steps)
-    module.eval()
-    embed = median_ms(lambda: model.get_group_embedding(key_added=None), 3)
-    generated = median_ms(lambda: model.sample(list(adata.obs["donor"].unique()[:10]), 500), 3)
+def train(model: GDE, steps: int) -> Record:
+    """Train, and tell where the time of a step goes."""
+    profiler, recorder = StepProfiler(), RecordLastStep(steps - 1)
+    start = time.perf_counter()
+    model.train(max_steps=steps, profiler=profiler, callbacks=[recorder], enable_progress_bar=False)
+    whole = time.perf_counter() - start
+    median = {name: float(np.median(seconds)) for name, seconds in profiler.parts(min(20, steps // 4)).items()}
+    floor = median_seconds(recorder.products.replay, 20)
+    shares = {f"share: {name} (%)": 100 * median[name] / median["step"] for name in median if name != "step"}
     return {
-        "training steps/s": 1e3 / total,
-        "encoded cells/s": adata.n_obs / embed * 1e3,
-        "generated cells/s": 5000 / generated * 1e3,
-        "step, ms": total,
-        **{f"share of a step: {name}": sum(times) / sum(map(sum, parts.values())) for name, times in parts.items()},
-        "matrix products alone, ms": floor,
-        "step / matrix products": total / floor,
+        "training steps/s": 1 / median["step"],
+        "step (ms)": 1e3 * median["step"],
+        **shares,
+        "matrix products in a step": len(recorder.products.calls),
+        "their floating-point operations (G)": recorder.products.flops / 1e9,
+        "their time alone, the floor (ms)": 1e3 * floor,
+        "step / floor": median["step"] / floor,
+        "train() in all (s)": whole,
+    }
+
+
+def measure(adata: AnnData, seed: int, steps: int, repeats: int) -> Record:
+    """Train with one seed, embed all groups and generate cells."""
+    load = os.getloadavg()[0]
+    before = peak_memory()
+    model = GDE(adata, seed=seed)
+    record = train(model, steps)
+    codes, n_groups = adata.obs["group"].cat.codes.to_numpy().astype(np.int64), adata.obs["group"].nunique()
+    encoding = encode_groups(model.module, adata.X, codes, n_groups)
+    seconds = median_seconds(lambda: encode_groups(model.module, adata.X, codes, n_groups), repeats)
+    some = torch.arange(min(GENERATED_GROUPS, n_groups))
+    z, mixtures = encoding.z[some], encoding.mixtures[some]
+    generating = median_seconds(
+        lambda: generate(model.module, z, GENERATED_CELLS, mixtures=mixtures, batch=None, seed=0), repeats
+    )
+    return {
+        **record,
+        "encoded cells/s": adata.n_obs / seconds,
+        "generated cells/s": len(some) * GENERATED_CELLS / generating,
+        "components of the shared mixture": model.module.statistics.n_components,
+        "memory before training (MiB)": before,
+        "peak memory (MiB)": peak_memory(),
+        "load of the machine before (1-min average)": load,
     }
 
 
 def main() -> None:
-    """Parse arguments, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=60, help="steps to time per seed")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--quick", action="store_true", help="one seed on a small cohort")
-    args = parser.parse_args()
+    """Measure every seed and print the table."""
+    options = parser(__doc__.splitlines()[0], steps=300).parse_args()
+    n_cells, steps, seeds = N_CELLS, options.steps, options.seeds
+    if options.quick:
+        n_cells, steps, seeds = 100, min(steps, 60), seeds[:1]
+    # Lightning's remarks on the machine are not results.
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
-    seeds, size = (args.seeds[:1], (40, 200)) if args.quick else (args.seeds, (200, 1000))
-    runs = [measure(seed, args.steps, *size) for seed in seeds]
-    numbers = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
-    numbers["peak memory, MB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    setting = {
-        "groups x cells x features": f"{size[0]} x {size[1]} x 50",
-        "batch": "32 groups, 128 cells encoded and 32 scored each",
-        "seeds": seeds,
-        "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(),
-        "torch": torch.__version__,
-        "scgde": scgde.__version__,
-    }
-    for name, value in setting.items():
-        print(f"{name:<36} {value}")
-    for name, number in numbers.items():
-        print(f"{name:<36} {number:12,.3f}" if number < 100 else f"{name:<36} {number:12,.0f}")
-    if args.json:
-        args.json.write_text(json.dumps({"setting": setting, "numbers": numbers, "runs": runs}, indent=1))
+    settings = {"groups": N_GROUPS, "cells per group": n_cells, "features": 50, "steps": steps}
+    report = Report("Throughput of GDE with default settings", settings, options.json)
+    adata = simulate_populations("cells50", N_GROUPS, n_cells, seed=100)
+    GDE.setup_anndata(adata, groupby="group", use_rep="X")
+    for seed in seeds:
+        report.measure(f"seed {seed}", lambda seed=seed: measure(adata, seed, steps, 3))
+    report.show()
 
 
 if __name__ == "__main__":
