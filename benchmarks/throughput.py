@@ -1,7 +1,7 @@
 """How fast training, embedding and generating are, where a training step's time goes, and how low it could be.
 
-The training loop is the one that users run: its parts are timed by a Lightning profiler. The floor of a step is the time
-of its matrix products alone, forward and backward, replayed with random numbers of the same shapes and strides.
+The training loop is the one that users run, its parts timed by a Lightning profiler. The floor of a step is the time of
+its matrix products alone, forward and backward, replayed with random numbers of the same shapes and strides.
 """
 
 from __future__ import annotations
