@@ -200,9 +200,8 @@ def fit(
     with tempfile.TemporaryDirectory(prefix="scgde-") as folder:
         best = None
         if data.val_dataloader():
-            best = ModelCheckpoint(
-                folder, monitor="validation_loss", save_weights_only=True, save_on_train_epoch_end=False
-            )
+            # Not save_weights_only: Lightning then leaves out the averaged weights, which are the ones validated.
+            best = ModelCheckpoint(folder, monitor="validation_loss", save_on_train_epoch_end=False)
             callbacks.append(best)
             if early_stopping:
                 callbacks.append(EarlyStopping("validation_loss", patience=patience, check_on_train_epoch_end=False))
@@ -225,7 +224,10 @@ def fit(
             # Steps are drawn from tensors in memory: worker processes would only copy them.
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
             warnings.filterwarnings("ignore", message=".*Checkpoint directory.*exists and is not empty.*")
-            trainer.fit(plan, datamodule=data)
+            with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+                # Lightning and dropout draw from the global generator: from the seed, and without a trace.
+                torch.manual_seed(plan.seed)
+                trainer.fit(plan, datamodule=data)
         if early_stopping and best is not None and best.best_model_path:
             state = torch.load(best.best_model_path, map_location=plan.device, weights_only=True)["state_dict"]
             plan.load_state_dict(state)
