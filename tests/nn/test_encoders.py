@@ -114,7 +114,7 @@ def test_streaming_is_the_forward_pass(encoder, device):
     for size in (50, 1000):
         with torch.no_grad():
             code = encoder.stream(lambda n=size: zip(x.split(n), weight.split(n), group.split(n), strict=True), 4)
-        close(code, expected.detach())
+        close(code.to(expected), expected.detach())
 
 
 def test_gradient_reaches_every_parameter(encoder, measure):

@@ -30,14 +30,14 @@ class GroupEncoding:
     z
         (groups, n_latent) embeddings.
     coordinates, code
-        Its two parts, before the code is scaled.
+        Its two parts before the code is centred and scaled, float64 on the CPU.
     mixtures
         The groups' measured statistics.
     """
 
     def __init__(self, module: GDEModule, coordinates: Tensor, code: Tensor, mixtures: Mixtures) -> None:
         self.coordinates, self.code, self.mixtures = coordinates, code, mixtures
-        self.z = module.embedding(coordinates, code)
+        self.z = module.embedding(coordinates, code).float().to(module.device)
 
 
 @torch.inference_mode()
@@ -77,18 +77,18 @@ def encode_groups(
         for start in range(0, len(rows), size):
             part = slice(start, start + size)
             cells = torch.from_numpy(x[rows[part]]).to(module.device)
-            yield module.standardize(cells), mass[part].float().to(module.device), group[part].to(module.device)
+            yield module.standardize(cells), mass[part], group[part]
 
     # Sums in float64: an embedding must not depend on the order of the cells, not even in its last digits.
     statistics = module.statistics
     sums = torch.zeros(n_groups, *statistics.sums_shape, dtype=torch.float64)
-    for start, (cells, _, target) in zip(range(0, len(rows), size), chunks(), strict=True):
-        shared = statistics.responsibilities(cells).cpu().double() * mass[start : start + size, None]
+    for cells, share, target in chunks():
+        shared = statistics.responsibilities(cells).cpu().double() * share[:, None]
         moments = statistics.monomials(cells.cpu().double())
-        sums.index_add_(0, target.cpu(), shared[:, :, None] * moments[:, None])
+        sums.index_add_(0, target, shared[:, :, None] * moments[:, None])
     statistics = statistics.cpu() if module.device.type == "mps" else statistics
     mixtures = statistics.mixtures(sums.to(next(statistics.buffers()).device))
-    coordinates = statistics.coordinates(mixtures).float().to(module.device)
+    coordinates = statistics.coordinates(mixtures).cpu()
     statistics.to(module.device)
     measured = Mixtures(*(value.float().to(module.device) for value in (mixtures.weight, mixtures.mean, mixtures.root)))
     return GroupEncoding(module, coordinates, module.encoder.stream(chunks, n_groups), measured)

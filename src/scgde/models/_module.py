@@ -19,8 +19,8 @@ class GDEModule(nn.Module):
     """Statistics, encoder and generator of a GDE.
 
     The embedding is ``z = [coordinates, code]``: principal coordinates of the group's statistics in the units of the
-    representation, and a learned code, scaled by one constant. Until :meth:`build` is called the module is empty, since
-    its shapes depend on data.
+    representation, and a learned code, centred and scaled by constants. Until :meth:`build` is called the module is
+    empty, since its shapes depend on data.
     """
 
     statistics: MixtureStatistics
@@ -28,6 +28,7 @@ class GDEModule(nn.Module):
     generator: Generator
     shift: Tensor
     scale: Tensor
+    code_center: Tensor
     code_scale: Tensor
 
     def __init__(self) -> None:
@@ -75,6 +76,7 @@ class GDEModule(nn.Module):
         self.statistics = statistics
         self.register_buffer("shift", torch.zeros(n_features))
         self.register_buffer("scale", torch.ones(n_features))
+        self.register_buffer("code_center", torch.zeros(n_code))
         self.register_buffer("code_scale", torch.ones(()))
 
     def on_load(self, model: Any, **kwargs: Any) -> None:
@@ -107,12 +109,12 @@ class GDEModule(nn.Module):
 
     def embedding(self, coordinates: Tensor, code: Tensor) -> Tensor:
         """(groups, n_latent) embedding as users see it."""
-        return torch.cat([coordinates, self.code_scale.to(code) * code], dim=-1)
+        return torch.cat([coordinates, self.code_scale.to(code) * (code - self.code_center.to(code))], dim=-1)
 
     def latent(self, z: Tensor) -> Tensor:
         """The embedding in units of its spread, as the generator reads it."""
         coordinates, code = z.tensor_split([self.n_coordinates], dim=-1)
-        return torch.cat([coordinates / self.statistics.spread, code / self.code_scale], dim=-1)
+        return torch.cat([coordinates / self.statistics.spread, code / self.code_scale + self.code_center], dim=-1)
 
     def read_back(self, z: Tensor) -> Mixtures:
         """The statistics that an embedding stands for."""
@@ -125,7 +127,7 @@ class GDEModule(nn.Module):
 
     @torch.no_grad()
     def calibrate_code(self, coordinates: Tensor, code: Tensor) -> None:
-        """Set the constant that scales the code to its share of the embedding's variance.
+        """Set the constants that centre the code and scale it to its share of the embedding's variance.
 
         Parameters
         ----------
@@ -133,4 +135,5 @@ class GDEModule(nn.Module):
             Of the training groups: (groups, n_coordinates) and (groups, n_code).
         """
         target = CODE_VARIANCE * coordinates.var(0).sum()
+        self.code_center.copy_(code.mean(0))
         self.code_scale.copy_((target / code.var(0).sum().clamp_min(1e-12)).sqrt().clamp(1e-6, 1e6))

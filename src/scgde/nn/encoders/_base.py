@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 from typing import cast
 
@@ -93,7 +94,8 @@ class Encoder(nn.Module):
     def stream(self, chunks: Callable[[], Iterable[Chunk]], n_groups: int) -> Tensor:
         """The code of groups of any size in bounded memory: one pass over the cells per pooling level.
 
-        Equal to :meth:`forward` up to float order; sums are kept in float64.
+        Equal to :meth:`forward` up to float order. What belongs to a group is float64, on the CPU (MPS has no float64):
+        groups may differ by little, and their differences must not depend on the order or number of cells.
 
         Parameters
         ----------
@@ -102,20 +104,19 @@ class Encoder(nn.Module):
         n_groups
             Number of groups.
         """
-        device = next(self.parameters()).device
-        contexts = [torch.zeros(n_groups, 1, device=device)]
+        contexts = [torch.zeros(n_groups, 1, dtype=torch.float64)]
         for depth, last in enumerate(self._levels):
             pooled: Tensor | None = None
             for x, weight, group in chunks():
                 hidden = x
                 for level, context in zip(self._levels[: depth + 1], contexts, strict=True):
-                    hidden = level.cells(x, hidden, context[group])
-                weighted = (weight[:, None] * hidden).cpu().double()  # MPS has no float64
+                    hidden = level.cells(x, hidden, context[group.cpu()].to(x))
+                weighted = weight.cpu().double()[:, None] * hidden.cpu().double()
                 pooled = weighted.new_zeros(n_groups, weighted.shape[1]) if pooled is None else pooled
                 pooled.index_add_(0, group.cpu(), weighted)
             assert pooled is not None
-            contexts.append(last.context(pooled.float().to(device), contexts[-1]))
-        return self.readout(contexts[-1])
+            contexts.append(last.context(pooled, contexts[-1]))
+        return copy.deepcopy(self.readout).cpu().double()(contexts[-1])
 
 
 class Lift(Level):
