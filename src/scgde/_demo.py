@@ -115,7 +115,7 @@ def distances(model: GDE, base: GDE, held_out: AnnData, n_generated: int, seed: 
     nearest = (between + np.diag(np.full(len(donors), np.inf))).idxmin(axis=1)
     sets = {
         "floor": own,
-        "nearest": {donor: own[nearest[donor]] for donor in donors},
+        "nearest": {donor: own[str(nearest[donor])] for donor in donors},
         "other": {donor: own[donors[i - 1]] for i, donor in enumerate(donors)},
     }
     for suffix, kind in (("", model), ("_base", base)):
@@ -157,8 +157,8 @@ def report(table: pd.DataFrame, z: pd.DataFrame, train: AnnData, folder: Path, s
         print(f"With the {text}, the learned part {verdict(table[f'{name}_base'] - table[name])}.")
     print(
         f"\nFiles in {folder} (made in {seconds:.0f} s)\n"
-        f"  demo.h5ad     the training cells; the embedding ({z.shape[0]} donors x {z.shape[1]}) is in .uns['gde'], and\n"
-        "                per cell in .obsm['X_gde']\n"
+        f"  demo.h5ad     the training cells; the embedding ({z.shape[0]} donors x {z.shape[1]}) is in .uns['gde'],\n"
+        "                and per cell in .obsm['X_gde']\n"
         "  donors.png    map of the donors, coloured by disease\n"
         f"  cells.png     generated against held-out cells of {table.index[0]}\n"
         "  training.png  training curve\n"
