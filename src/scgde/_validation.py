@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -47,6 +48,15 @@ def check_anndata(adata: Any, *, setup: bool = False) -> None:
             "The AnnData is a view of another one, which setup cannot register. "
             "Make it an object of its own first: adata = adata.copy()."
         )
+        raise ValueError(msg)
+
+
+def check_groupby(columns: Sequence[Any]) -> None:
+    """Raise unless ``columns`` are at least one, each named once."""
+    twice = [column for i, column in enumerate(columns) if column in columns[:i]]
+    if twice or not columns:
+        received = f"names {listing(twice)} several times" if twice else "names no column"
+        msg = f"groupby= {received}; expected at least one column of adata.obs, each of them once."
         raise ValueError(msg)
 
 
@@ -114,8 +124,16 @@ def warn_raw_counts(x: Any, name: str) -> None:
             f"{name} looks like raw counts (integers up to {values.max():.0f}), and the model reads it as coordinates. "
             "Normalise first: sc.pp.normalize_total(adata); sc.pp.log1p(adata); sc.pp.pca(adata).",
             UserWarning,
-            stacklevel=4,
+            stacklevel=_frames_of_package(),
         )
+
+
+def _frames_of_package() -> int:
+    """The ``stacklevel`` with which the caller's warning points at the user's line, however deep it arises."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def check_constant(values: pd.Series, codes: np.ndarray, groups: Sequence[Any], argument: str) -> pd.Series:

@@ -246,19 +246,28 @@ def test_untrained_model(make_adata, unchanged, use):
         use(model)
 
 
-def _replace(part, value):
-    def change(adata):
-        setattr(adata, part, value(adata))
+def _reversed_groups(adata):
+    adata.obs["donor"] = adata.obs["donor"].to_numpy()[::-1]
 
-    return change
+
+def _merged_groups(adata):
+    adata.obs["donor"] = adata.obs["donor"].replace("donor_1", "donor_0")
+
+
+def _one_value(adata):
+    adata.X[3, 0] = 100
+
+
+def _all_values(adata):
+    adata.X = adata.X + 1
 
 
 CHANGES = {
-    "groups": lambda adata: adata.obs.__setitem__("donor", adata.obs["donor"].to_numpy()[::-1]),
-    "fewer groups": lambda adata: adata.obs.__setitem__("donor", adata.obs["donor"].replace("donor_1", "donor_0")),
+    "groups": _reversed_groups,
+    "fewer groups": _merged_groups,
     "no groups": lambda adata: adata.obs.pop("donor"),
-    "a value": lambda adata: adata.X.__setitem__((3, 0), 100),
-    "X": lambda adata: setattr(adata, "X", adata.X + 1),
+    "a value": _one_value,
+    "X": _all_values,
 }
 
 

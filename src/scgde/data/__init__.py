@@ -2,7 +2,7 @@
 
 from scgde.data._batch import GroupBatch
 from scgde.data._datamodule import GroupDataModule, GroupedCells
-from scgde.data._fields import GroupedObs, Setup, fingerprint, setup_fields
+from scgde.data._fields import GroupedObs, Setup, chosen_representation, fingerprint, setup_fields
 from scgde.data._groups import GroupIndex
 from scgde.data._representation import Representation
 from scgde.data._sampler import GroupSampler
@@ -16,6 +16,7 @@ __all__ = [
     "GroupedObs",
     "Representation",
     "Setup",
+    "chosen_representation",
     "fingerprint",
     "setup_fields",
 ]

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from scgde.data._batch import GroupBatch
 from scgde.data._sampler import N_FOLDS, GroupSampler, strata
+from scgde.nn._random import CounterRandom
 from scgde.nn.statistics import MixtureStatistics
 
 #: Share of the cells of a training group that is kept for early stopping, and of a held-out group that is scored.
@@ -56,8 +57,13 @@ class GroupedCells:
         """Sort cells by group. Cells without a group, or of weight 0, are left out: they have no effect."""
         used = codes >= 0 if weight is None else (codes >= 0) & (weight > 0)
         rows = np.flatnonzero(used)
-        rows = rows[np.lexsort((np.random.default_rng(seed).random(len(rows)), codes[rows]))]
-        offsets = np.concatenate([[0], np.bincount(codes[rows], minlength=n_groups).cumsum()])
+        rows = rows[np.argsort(codes[rows], kind="stable")]
+        group = codes[rows]
+        offsets = np.concatenate([[0], np.bincount(group, minlength=n_groups).cumsum()])
+        # The order inside a group is a function of the seed, the group and the number of the cell in it alone: what is
+        # held out, or left out, has no influence on the others. An odd multiplier spreads groups over the counters.
+        cell = torch.from_numpy(group * 0x9E3779B1 + np.arange(len(rows)) - offsets[group])
+        rows = rows[np.lexsort((CounterRandom(seed, 0, cell).uniform("order", 1)[:, 0].numpy(), group))]
         return cls(
             torch.from_numpy(x[rows]),
             None if weight is None else torch.from_numpy(weight[rows].astype(np.float32)),

@@ -19,6 +19,7 @@ from scgde._validation import (
     check_columns,
     check_constant,
     check_group_sizes,
+    check_groupby,
     check_missing,
     check_weight,
     listing,
@@ -98,6 +99,7 @@ class Setup:
 
     def read(self, adata: AnnData, *, training: bool) -> GroupedObs:
         """Check and read obs; ``training`` data need every column, new data need no labels and no splits."""
+        check_groupby(self.columns)
         check_columns(adata, self.columns, "groupby")
         check_missing(adata, self.columns, drop=self.drop_ungrouped)
         index = GroupIndex.from_obs(adata.obs, self.columns)
@@ -183,7 +185,9 @@ class SetupField(BaseAnnDataField):
         return self._state(adata)
 
     def transfer_field(self, state_registry: dict[str, Any], adata_target: AnnData, **kwargs: Any) -> dict[str, Any]:
-        return self.register_field(adata_target)
+        # Batches are those of training, whichever of them the other data hold.
+        batches = {"batches": state_registry["batches"]} if "batches" in state_registry else {}
+        return self.register_field(adata_target) | batches
 
     def get_summary_stats(self, state_registry: dict[str, Any]) -> dict[str, int]:
         return {name: value for name, value in state_registry.items() if name.startswith("n_")}
@@ -197,14 +201,19 @@ class SetupField(BaseAnnDataField):
         return table
 
 
-def setup_fields(setup: Setup, adata: AnnData) -> list[SetupField]:
+def chosen_representation(registry: dict[str, Any]) -> Representation:
+    """What was chosen at setup, not yet fitted: later additions to the AnnData do not change it."""
+    return Representation(*registry["field_registries"]["X"]["state_registry"]["choice"])
+
+
+def setup_fields(setup: Setup, representation: Representation) -> list[SetupField]:
     """The fields that scvi-tools registers: the representation and the groups."""
-    representation = setup.representation(adata)
     attr_name = {"X": "X", "layer": "layers", "obsm": "obsm"}[representation.source]
 
     def features(adata: AnnData) -> dict[str, Any]:
         return {
             "representation": representation.name + (" (principal components)" if representation.project else ""),
+            "choice": (representation.source, representation.key, representation.project),
             "n_features_read": representation.raw(adata).shape[1],
             "column_names": np.asarray(adata.var_names.astype(str)),
             "fingerprint": fingerprint(adata, setup, representation),

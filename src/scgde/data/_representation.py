@@ -49,8 +49,7 @@ class Representation:
             msg = f"use_rep={use_rep!r} and layer={layer!r} both name a representation. Pass one of them."
             raise ValueError(msg)
         if layer is not None:
-            if layer not in adata.layers:
-                raise KeyError(unknown_key(layer, adata.layers.keys(), "adata.layers (layer=)").args[0])
+            _check_layer(adata, layer)
             return cls("layer", layer, project=adata.n_vars > MAX_X_FEATURES)
         if use_rep is not None and use_rep != "X":
             if use_rep not in adata.obsm:
@@ -94,9 +93,12 @@ class Representation:
                 )
                 raise KeyError(msg)
             values = adata.obsm[self.key]
-            return values.to_numpy() if hasattr(values, "to_numpy") else values
-        if self.source == "layer" and self.key not in adata.layers:
-            raise KeyError(unknown_key(self.key, adata.layers.keys(), "adata.layers (layer=)").args[0])
+            values = values.to_numpy() if hasattr(values, "to_numpy") else values
+            if self.n_features is not None and values.ndim == 2:
+                check_n_features(values.shape[1], self.n_features, self.name)
+            return values
+        if self.source == "layer":
+            _check_layer(adata, self.key)
         values = adata.layers[self.key] if self.source == "layer" else adata.X
         values = values[:] if adata.isbacked and self.source == "X" else values
         if self.var_names is not None and list(adata.var_names) != list(self.var_names):
@@ -109,8 +111,6 @@ class Representation:
         if values.ndim != 2:
             msg = f"{self.name} has {values.ndim} dimension(s), expected (n_cells, n_features)."
             raise ValueError(msg)
-        if self.n_features is not None and not self.project:
-            check_n_features(values.shape[1], self.n_features, self.name)
         check_finite(values, adata.obs_names, self.name)
         warn_raw_counts(values, self.name)
 
@@ -142,3 +142,9 @@ class Representation:
             return np.ascontiguousarray(projected, dtype=np.float32)
         values = values.toarray() if sparse.issparse(values) else np.asarray(values)
         return np.ascontiguousarray(values, dtype=np.float32)
+
+
+def _check_layer(adata: AnnData, layer: str) -> None:
+    names = [name for name in adata.layers if name is not None]  # from anndata 0.13 on, None stands for X
+    if layer not in names:
+        raise KeyError(unknown_key(layer, names, "adata.layers (layer=)").args[0])

@@ -30,6 +30,19 @@ class Populations(NamedTuple):
     batch_shares: np.ndarray | None
 
 
+def _as_embedding(groups: Any) -> pd.DataFrame | None:
+    """Rows of an embedding, one per group; None where groups are named by keys."""
+    if isinstance(groups, pd.Series | np.ndarray) and pd.api.types.is_float_dtype(groups):
+        return groups.to_frame().T if isinstance(groups, pd.Series) else pd.DataFrame(np.atleast_2d(groups))
+    return groups if isinstance(groups, pd.DataFrame) else None
+
+
+def _check_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        msg = f"{name}={value}: expected at least {least}."
+        raise ValueError(msg)
+
+
 class CellModel(GroupModel):
     """A model whose embeddings give cells back."""
 
@@ -50,8 +63,8 @@ class CellModel(GroupModel):
         Parameters
         ----------
         groups
-            A key or a list of keys of groups, an embedding (rows of :meth:`get_group_embedding`, or an array), or None
-            for all groups.
+            A key or a list of keys of groups, an embedding (rows of :meth:`get_group_embedding`, or a float array), or
+            None for all groups.
         n_cells
             Cells per group.
         adata
@@ -79,6 +92,8 @@ class CellModel(GroupModel):
             For unknown groups or batches, with near matches.
         """
         self._check_trained()
+        self._check_batch(batch)
+        _check_least("n_cells", n_cells, 1)
         population = self._populations(groups, adata, exact_moments, batch_size)
         codes = self._draw_batches(population, n_cells, batch, seed)
         x = generate(
@@ -136,9 +151,9 @@ class CellModel(GroupModel):
         AnnData with ``.obs["t"]`` from 0 to 1 and ``.obs["cell"]``, the number of the noise.
         """
         self._check_trained()
-        if n_steps < 2:
-            msg = f"n_steps={n_steps}: expected at least 2, the two ends."
-            raise ValueError(msg)
+        self._check_batch(batch)
+        _check_least("n_steps", n_steps, 2)
+        _check_least("n_cells", n_cells, 1)
         ends = [
             self._one(key, adata, exact_moments, batch_size, name) for key, name in ((source, SOURCE), (target, TARGET))
         ]
@@ -219,6 +234,13 @@ class CellModel(GroupModel):
             able = [name for name, kind in GENERATORS.items() if kind.invertible]
             msg = f"The generator {self.options['generator']!r} cannot be inverted. Train with one of {able}."
             raise TypeError(msg)
+        self._check_batch(batch)
+        if _as_embedding(source) is not None:
+            msg = (
+                "source= received an embedding, expected the key of a group: its cells are what moves. Pass a key, "
+                "with adata= where the group is not in the training data; only target= may be an embedding."
+            )
+            raise TypeError(msg)
         data, obs = self._read(adata)
         start, end = (
             self._one(key, adata, exact_moments, batch_size, name) for key, name in ((source, SOURCE), (target, TARGET))
@@ -245,11 +267,15 @@ class CellModel(GroupModel):
     # --- groups, embeddings, batches -------------------------------------------------------------------------------
 
     def _populations(self, groups: Any, adata: AnnData | None, exact: bool, size: int | None) -> Populations:
-        if isinstance(groups, pd.DataFrame) or (isinstance(groups, np.ndarray) and groups.ndim == 2):
-            return self._given(groups)
+        embedding = _as_embedding(groups)
+        if embedding is not None:
+            return self._given(embedding)
         data, obs = self._read(adata)
         index = obs.index
         positions = np.arange(len(index)) if groups is None else index.positions(groups)
+        if not len(positions):
+            msg = "groups= names no group. Pass at least one key, or None for all groups."
+            raise ValueError(msg)
         encoding = self._encode(data, obs, positions, size)
         names = [
             " | ".join(map(str, n)) if isinstance(n, tuple) else str(n) for n in (index.names[i] for i in positions)
@@ -257,9 +283,9 @@ class CellModel(GroupModel):
         mixtures = encoding.mixtures if exact else None
         return Populations(encoding.z, mixtures, index.table.iloc[positions], names, self._shares(obs, positions))
 
-    def _given(self, embedding: pd.DataFrame | np.ndarray) -> Populations:
-        frame = embedding if isinstance(embedding, pd.DataFrame) else pd.DataFrame(embedding)
-        if frame.shape[1] != self.options["n_latent"] or not np.isfinite(frame.to_numpy()).all():
+    def _given(self, frame: pd.DataFrame) -> Populations:
+        numbers = all(pd.api.types.is_numeric_dtype(dtype) for dtype in frame.dtypes)
+        if frame.shape[1] != self.options["n_latent"] or not numbers or not np.isfinite(frame.to_numpy()).all():
             msg = (
                 f"Received an embedding of {frame.shape[1]} columns, expected {self.options['n_latent']} finite ones: "
                 "rows of get_group_embedding()."
@@ -276,9 +302,6 @@ class CellModel(GroupModel):
         return Populations(z, None, table, names, None if shares is None else np.tile(shares, (len(frame), 1)))
 
     def _one(self, key: Any, adata: AnnData | None, exact: bool, size: int | None, name: str) -> Populations:
-        key = np.asarray(key)[None] if isinstance(key, np.ndarray) and key.ndim == 1 else key
-        if isinstance(key, pd.Series) and pd.api.types.is_float_dtype(key):
-            key = key.to_frame().T
         population = self._populations(key, adata, exact, size)
         if len(population.z) != 1:
             msg = f"{name}= names {len(population.z)} groups, expected one."
@@ -295,6 +318,11 @@ class CellModel(GroupModel):
         np.add.at(counts, (obs.index.codes[used], codes[used]), 1)
         return counts[positions] / counts[positions].sum(1, keepdims=True)
 
+    def _check_batch(self, batch: Any) -> None:
+        if batch is not None and not self._batches:
+            msg = f"batch={batch!r}, but the model knows no batches: set it up with batch_key=."
+            raise ValueError(msg)
+
     def _batch_code(self, batch: Any, shares: np.ndarray | None) -> int:
         """Code of a named batch, else of the most frequent one."""
         if batch is None:
@@ -306,9 +334,6 @@ class CellModel(GroupModel):
 
     def _draw_batches(self, population: Populations, n_cells: int, batch: Any, seed: int) -> Tensor | None:
         if not self._batches:
-            if batch is not None:
-                msg = f"batch={batch!r}, but the model knows no batches: set it up with batch_key=."
-                raise ValueError(msg)
             return None
         assert population.batch_shares is not None
         if batch is not None:

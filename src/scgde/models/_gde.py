@@ -12,7 +12,7 @@ from anndata import AnnData
 from scgde._compat import SETUP_ARGS_KEY, AnnDataManager
 from scgde._constants import KEY
 from scgde._validation import check_anndata, unknown_key
-from scgde.data import Setup, setup_fields
+from scgde.data import Setup, chosen_representation, setup_fields
 from scgde.models import _fitting
 from scgde.models._cells import CellModel
 from scgde.models._module import GDEModule
@@ -178,12 +178,14 @@ class GDE(CellModel):
         check_anndata(adata, setup=True)
         setup_method_args[SETUP_ARGS_KEY].pop("kwargs", None)
         setup = Setup(**setup_method_args[SETUP_ARGS_KEY])
-        setup.read(adata, training="source_registry" not in kwargs)
-        setup.representation(adata).check(adata)
-        manager = AnnDataManager(fields=setup_fields(setup, adata), setup_method_args=setup_method_args)
+        loads = "source_registry" in kwargs
+        setup.read(adata, training=not loads)
+        representation = chosen_representation(kwargs["source_registry"]) if loads else setup.representation(adata)
+        representation.check(adata)
+        manager = AnnDataManager(fields=setup_fields(setup, representation), setup_method_args=setup_method_args)
         manager.register_fields(adata, **kwargs)
         cls.register_manager(manager)
-        return None if "source_registry" in kwargs else cls(adata)
+        return None if loads else cls(adata)
 
     # --- training --------------------------------------------------------------------------------------------------
 
@@ -246,7 +248,7 @@ class GDE(CellModel):
             if value is not None and not value > 0:
                 msg = f"{name}={value}: expected a positive number."
                 raise ValueError(msg)
-        adata, obs = self._read(None)
+        adata, obs = self._read(None, training=True)
         split = _fitting.split_groups(obs, validation_size, self.options["seed"])
         if not self.spec_:
             _fitting.fit_representation(self, adata, obs, split)
@@ -342,7 +344,7 @@ class GDE(CellModel):
             Cells in memory at a time.
         """
         z = self.get_group_embedding(adata, batch_size=batch_size, key_added=None)
-        tensor = torch.from_numpy(z.to_numpy()).double()
+        tensor = torch.tensor(z.to_numpy(), dtype=torch.float64)
         return pd.DataFrame(torch.cdist(tensor, tensor).numpy(), index=z.index, columns=z.index)
 
     def to_group_adata(self, adata: AnnData | None = None, *, batch_size: int | None = None) -> AnnData:

@@ -10,7 +10,7 @@ from anndata import AnnData
 
 from scgde._compat import SETUP_ARGS_KEY, BaseModelClass
 from scgde._validation import check_anndata, unknown_key
-from scgde.data import GroupedObs, Representation, Setup, fingerprint
+from scgde.data import GroupedObs, Representation, Setup, chosen_representation, fingerprint
 from scgde.models._inference import GroupEncoding, encode_groups
 from scgde.models._module import GDEModule
 
@@ -37,16 +37,19 @@ class GroupModel(BaseModelClass):
     def _batches(self) -> list[Any]:
         return self.registry_["field_registries"]["sample"]["state_registry"].get("batches", [])
 
-    def _read(self, adata: AnnData | None) -> tuple[AnnData, GroupedObs]:
+    def _read(self, adata: AnnData | None, *, training: bool = False) -> tuple[AnnData, GroupedObs]:
         """Check an AnnData, by default the model's own, and read its groups."""
         if adata is None:
             if self.adata is None:
                 msg = "The model was loaded without data. Pass adata=, or load it with GDE.load(path, adata=adata)."
                 raise ValueError(msg)
             self._check_unchanged()
-            return self.adata, self.setup.read(self.adata, training=True)
-        check_anndata(adata)
-        obs = self.setup.read(adata, training=False)
+            adata = self.adata
+        else:
+            check_anndata(adata)
+            if self.is_trained_:
+                self.representation.check(adata)
+        obs = self.setup.read(adata, training=training)
         if obs.batch is not None:
             unseen = [b for b in obs.batch[obs.index.codes >= 0].unique() if b not in self._batches]
             if unseen:
@@ -54,14 +57,12 @@ class GroupModel(BaseModelClass):
                     unseen[0], self._batches, f"the batches of training (batch_key={self.setup.batch_key!r})"
                 )
                 raise ValueError(error.args[0])
-        if self.is_trained_:
-            self.representation.check(adata)
         return adata, obs
 
     def _check_unchanged(self) -> None:
         state = self.registry_["field_registries"]["X"]["state_registry"]
         try:
-            now = fingerprint(self.adata, self.setup, self.setup.representation(self.adata))
+            now = fingerprint(self.adata, self.setup, chosen_representation(self.registry_))
         except KeyError:
             now = None
         if now != state["fingerprint"]:

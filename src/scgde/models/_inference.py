@@ -21,6 +21,9 @@ BATCH_SIZE = 4096
 #: Cells that share one key of the noise generator.
 NOISE_BLOCK = 256
 
+#: Spreads the keys of groups over 32 bits, so that blocks of different groups do not meet.
+GROUP_STRIDE = 0x9E3779B1
+
 
 class GroupEncoding:
     """Embeddings of groups and the statistics they were made from.
@@ -143,7 +146,7 @@ def generate(
     for job in tqdm(jobs, desc="Generating", disable=not progress):
         of = group[job]
         part = Condition(condition.mixtures[of], condition.measured[of], None if batch is None else batch[job])
-        random = CounterRandom(seed, 0, block[job] + (0 if same_noise else of << 20))
+        random = CounterRandom(seed, 0, block[job] + (0 if same_noise else of * GROUP_STRIDE))
         parts.append(module.restore(module.generator.sample(latent[of], width, part, random)).cpu())
     return torch.cat(parts).view(len(z), n_blocks * width, -1)[:, :n_cells].numpy()
 

@@ -34,7 +34,7 @@ def write_embedding(
     write_obsm: bool,
 ) -> None:
     """Write ``.uns[key]`` and ``.obsm["X_" + key]``; everything is computed before anything is changed."""
-    table = obs.table.set_axis([str(i) for i in range(len(obs.index))])
+    table = obs.table.set_axis([str(i) for i in range(len(obs.index))]).apply(_writable)
     entry: dict[str, Any] = {EMBEDDING: z, GROUPS: table, SETTINGS: settings}
     if se is not None:
         entry[STANDARD_ERRORS] = se
@@ -45,6 +45,15 @@ def write_embedding(
         adata.uns[key] = entry
         if cells is not None:
             adata.obsm[f"X_{key}"] = cells
+
+
+def _writable(column: pd.Series) -> pd.Series:
+    """Text in a form that h5ad and zarr hold: nullable text as objects and, as in obs, missing text as a category."""
+    if not pd.api.types.is_string_dtype(column.dropna()) or isinstance(column.dtype, pd.CategoricalDtype):
+        return column
+    if column.isna().any():
+        return column.astype("category")
+    return column.astype(object) if column.dtype.name == "string" else column
 
 
 def cells_anndata(x: np.ndarray, obs: pd.DataFrame, representation: Representation) -> AnnData:

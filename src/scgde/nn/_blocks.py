@@ -73,6 +73,7 @@ class ConditionalMLP(nn.Module):
         modulation = self.condition(condition)[:, None].chunk(2 * len(self.layers), dim=-1)
         for i, layer in enumerate(self.layers):
             scale, shift = modulation[2 * i], modulation[2 * i + 1]
-            inner = torch.addcmul(layer(self.norms[i](hidden)) + shift, self.norms[i](hidden), scale)
+            normed = self.norms[i](hidden)
+            inner = torch.addcmul(layer(normed) + shift, normed, scale)
             hidden = hidden + self.dropout(self.activation(inner))
         return self.output(self.norms[-1](hidden))

@@ -14,7 +14,7 @@ from scgde.nn.statistics import MixtureStatistics, symmetric_root
 
 #: Candidates for the number of components and for the prior mass.
 COMPONENTS = (1, 5, 10, 20)
-PRIOR_MASSES = (0.001, 0.003, 0.01, 0.03, 0.1)
+PRIOR_MASSES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 
 #: At most this many cells fit the mixture and judge it.
 MAX_CELLS = 20_000
