@@ -175,5 +175,6 @@ def report(table: pd.DataFrame, z: pd.DataFrame, train: AnnData, folder: Path, s
 def verdict(gain: pd.Series) -> str:
     """Say whether a gain, one value per donor, is clearly above, clearly below or about 0: two standard errors."""
     error = 2 * gain.std() / np.sqrt(len(gain))
-    found = "helps" if gain.mean() > error else "makes it worse" if gain.mean() < -error else "makes no clear difference"
+    worse = "makes it worse" if gain.mean() < -error else "makes no clear difference"
+    found = "helps" if gain.mean() > error else worse
     return f"{found}: {gain.mean():+.3f} ± {error:.3f}, better for {(gain > 0).sum()} of {len(gain)} donors"

@@ -72,9 +72,7 @@ def test_embeddings_in_place_of_keys(model, form):
     first = model.sample(z.iloc[:1], 40)
     np.testing.assert_allclose(first.X, model.sample("donor_0", 40, exact_moments=False).X, atol=1e-3)
     moved = model.transport("donor_0", given[form])
-    np.testing.assert_allclose(
-        moved.X, model.transport("donor_0", "donor_3", exact_moments=True).X, atol=3.0
-    )
+    np.testing.assert_allclose(moved.X, model.transport("donor_0", "donor_3", exact_moments=True).X, atol=3.0)
     assert moved.obs["source"].unique().tolist() == ["donor_0"]
     between = model.interpolate(given[form], "donor_1", 3, n_cells=10)
     assert between.n_obs == 30
@@ -104,7 +102,11 @@ def test_obsm_representation_comes_back_in_obsm(make_adata, make_model):
     adata = make_adata()
     adata.obsm["X_emb"] = adata.X.copy()
     model = make_model(adata, use_rep="X_emb")
-    for made in (model.sample("donor_1", 3), model.transport("donor_1", "donor_2"), model.interpolate("donor_1", "donor_2", 2)):
+    for made in (
+        model.sample("donor_1", 3),
+        model.transport("donor_1", "donor_2"),
+        model.interpolate("donor_1", "donor_2", 2),
+    ):
         assert made.var_names.tolist() == ["emb_1", "emb_2", "emb_3", "emb_4"]
         np.testing.assert_array_equal(made.obsm["X_emb"], made.X)
 

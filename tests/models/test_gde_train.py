@@ -34,7 +34,9 @@ def weights(model):
     return torch.cat([p.detach().flatten() for p in model.module.parameters()])
 
 
-@pytest.mark.parametrize(("limits", "steps"), [({"max_steps": 7}, 7), ({"max_epochs": 2}, 100), ({"max_epochs": 3, "max_steps": 60}, 60)])
+@pytest.mark.parametrize(
+    ("limits", "steps"), [({"max_steps": 7}, 7), ({"max_epochs": 2}, 100), ({"max_epochs": 3, "max_steps": 60}, 60)]
+)
 def test_budget_of_steps_and_epochs(make_adata, make_model, limits, steps):
     recorder = Recorder()
     model = make_model(make_adata(), train={"max_steps": None, **limits, "callbacks": [recorder]})
@@ -117,7 +119,9 @@ def test_too_high_a_learning_rate_says_so(make_adata, tiny):
     adata = make_adata()
     GDE.setup_anndata(adata, "donor")
     model = GDE(adata, **tiny.options)
-    message = r"The loss is (nan|inf) at step \d+ \(groups at positions \[\d.*\]\).*lower the learning rate.*plan_kwargs"
+    message = (
+        r"The loss is (nan|inf) at step \d+ \(groups at positions \[\d.*\]\).*lower the learning rate.*plan_kwargs"
+    )
     with pytest.raises(RuntimeError, match=message):
         model.train(max_steps=200, plan_kwargs={"lr": 1e12, "warmup_steps": 1}, gradient_clip_val=None, **tiny.train)
     assert not model.is_trained_
@@ -148,7 +152,12 @@ def test_options_reach_lightning(make_adata, make_model, tmp_path):
             self.trainer, self.optimizer = trainer, trainer.optimizers[0]
 
     look = Look()
-    options = {"precision": "bf16-mixed", "accumulate_grad_batches": 2, "gradient_clip_val": 0.5, "log_every_n_steps": 1}
+    options = {
+        "precision": "bf16-mixed",
+        "accumulate_grad_batches": 2,
+        "gradient_clip_val": 0.5,
+        "log_every_n_steps": 1,
+    }
     plan = {"lr": 3e-3, "weight_decay": 0.2, "warmup_steps": 1}
     make_model(make_adata(), train={"callbacks": [look], "plan_kwargs": plan, **options})
     assert look.trainer.precision == "bf16-mixed"
