@@ -72,7 +72,7 @@ def run_demo(folder: Path, *, scale: Scale = FULL, seed: int = 0) -> pd.DataFram
         f"Simulated {scale.n_donors} donors, half of them diseased: {train.n_obs:,} cells to train on, and "
         f"{held_out.n_obs:,} held out ({HELD_OUT:.0%} of each donor)."
     )
-    GDE.setup_anndata(train, groupby="donor", labels=["disease"])
+    GDE.setup_anndata(train, groupby="donor", labels=["disease", "batch"])
     model, base = GDE(train, seed=seed), GDE(train, seed=seed)
     model.train(max_steps=scale.max_steps, max_seconds=MAX_SECONDS)
     # At a learning rate of 0 all that is closed form is fitted, and the networks stay at their start: no correction.
@@ -143,7 +143,10 @@ def figures(model: GDE, train: AnnData, held_out: AnnData, folder: Path, n_gener
     generated = model.sample(donor, n_generated, exact_moments=False)
     before = set(plt.get_fignums())
     pl.history(model, save=folder / "training.png")
-    pl.embedding(train, color="disease", annotate=False, save=folder / "donors.png")
+    figure, axes = plt.subplots(1, 2, figsize=(7.5, 2.8), layout="constrained")
+    for label, ax in zip(("disease", "batch"), axes, strict=True):
+        pl.embedding(train, color=label, annotate=False, ax=ax)
+    figure.savefig(folder / "donors.png", dpi=300)
     pl.generated_vs_real(generated.X, real[donor], save=folder / "cells.png")
     for number in set(plt.get_fignums()) - before:
         plt.close(number)
@@ -162,7 +165,7 @@ def report(table: pd.DataFrame, z: pd.DataFrame, train: AnnData, folder: Path, s
         f"\nFiles in {folder} (made in {seconds:.0f} s)\n"
         f"  demo.h5ad     the training cells; the embedding ({z.shape[0]} donors x {z.shape[1]}) is in .uns['gde'],\n"
         "                and per cell in .obsm['X_gde']\n"
-        "  donors.png    map of the donors, coloured by disease\n"
+        "  donors.png    map of the donors, coloured by disease and by batch\n"
         f"  cells.png     generated against held-out cells of {table.index[0]}\n"
         "  training.png  training curve\n"
         "\nNext, your own data:\n"

@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if args.traceback:
                 raise
             text = error.args[0] if isinstance(error, KeyError) and error.args else error
-            print(f"scgde: error: {_as_options(str(text), args)}", file=sys.stderr)
+            print(f"scgde: error: {_as_options(str(text))}", file=sys.stderr)
             return 2
     return 0
 
@@ -178,7 +178,7 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _as_options(text: str, args: argparse.Namespace) -> str:
+def _as_options(text: str) -> str:
     """A message in one line, with Python arguments as the options that set them: overwrite=True is --overwrite."""
 
     def option(match: re.Match[str]) -> str:
@@ -187,11 +187,13 @@ def _as_options(text: str, args: argparse.Namespace) -> str:
             return match[0]
         return f"--{name.replace('_', '-')}" + ("" if value in (None, "True") else f" {value}")
 
-    known = {*vars(args), *SETUP, *MODEL, *TRAINING, "save_model"} - {"run"}
+    known = {*SETUP, *MODEL, *TRAINING, "model", "save_model", "key_added", "overwrite"}
     return re.sub(r"\b([a-z_]+)=(\w+|'[^']*')?", option, " ".join(text.split()))
 
 
 def _show_warning(message: Warning | str, category: type[Warning], filename: str, *args: Any, **kwargs: Any) -> None:
     """Show what our checks have to say; what libraries say about each other is not for users of a command."""
-    if issubclass(category, UserWarning) and Path(filename).is_relative_to(Path(__file__).parent):
-        print(f"scgde: warning: {message}", file=sys.stderr)
+    path = Path(filename)
+    foreign = "site-packages" in path.parts and not path.is_relative_to(Path(__file__).parent)
+    if issubclass(category, UserWarning) and not foreign:
+        print(f"scgde: warning: {_as_options(str(message))}", file=sys.stderr)
