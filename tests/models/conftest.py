@@ -68,7 +68,7 @@ def batch_model(make_adata, make_model):
     """A trained model that knows batches, of an AnnData whose batch b is far from batch a. Shared, as ``model``."""
     adata = make_adata(n_cells=60)
     adata.X[(adata.obs["library"] == "b").to_numpy(), 0] += 20
-    return make_model(adata, batch_key="library", steps=200, train={"plan_kwargs": {"lr": 1e-2}})
+    return make_model(adata, batch_key="library", steps=200, train={"plan_kwargs": {"lr": 1e-2, "ema_decay": 0.95}})
 
 
 def same(left, right):

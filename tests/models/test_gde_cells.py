@@ -8,6 +8,11 @@ from scgde.nn.generators import GENERATORS
 from scgde.nn.generators._base import Generator
 
 
+#: How near means of generated cells are to those of a group of 30 cells of unit variance, after next to no training. The
+#: means of two groups lie 2.8 apart in each gene, on average over pairs.
+CLOSE = 0.75
+
+
 def cells(adata, group):
     return adata.X[(adata.obs["donor"] == group).to_numpy()]
 
@@ -31,9 +36,8 @@ def test_sample_one_several_and_all(model):
 def test_sampled_cells_have_the_moments_of_their_group(model):
     for group in ("donor_0", "donor_5"):
         own, generated = cells(model.adata, group), model.sample(group, 2000).X
-        error = own.std(0) / np.sqrt(len(own))
-        np.testing.assert_array_less(np.abs(generated.mean(0) - own.mean(0)), 4 * error)
-        np.testing.assert_allclose(generated.std(0), own.std(0), rtol=0.4)
+        np.testing.assert_allclose(generated.mean(0), own.mean(0), atol=CLOSE)
+        np.testing.assert_allclose(generated.std(0), own.std(0), rtol=0.6)
 
 
 def test_seed_of_the_draws(model):
@@ -62,20 +66,17 @@ def test_cells_do_not_depend_on_the_batch_size(model, batch_size):
 
 @pytest.mark.parametrize("form", ["rows", "row", "array", "vector"])
 def test_embeddings_in_place_of_keys(model, form):
-    z = model.get_group_embedding(key_added=None)
-    given = {"rows": z.loc[["donor_3"]], "row": z.loc["donor_3"], "array": z.loc[["donor_3"]].to_numpy()}
-    given["vector"] = given["array"][0]
-    expected = model.sample("donor_3", 40, exact_moments=False)
-    # An embedding is float32 and knows nothing of which group of the list it came from.
-    generated = model.sample(given[form], 40)
-    np.testing.assert_allclose(generated.X.mean(0), expected.X.mean(0), atol=1.0)
-    first = model.sample(z.iloc[:1], 40)
-    np.testing.assert_allclose(first.X, model.sample("donor_0", 40, exact_moments=False).X, atol=1e-3)
-    moved = model.transport("donor_0", given[form])
-    np.testing.assert_allclose(moved.X, model.transport("donor_0", "donor_3", exact_moments=True).X, atol=3.0)
-    assert moved.obs["source"].unique().tolist() == ["donor_0"]
-    between = model.interpolate(given[form], "donor_1", 3, n_cells=10)
-    assert between.n_obs == 30
+    z = model.get_group_embedding(key_added=None)[:1]
+    given = {"rows": z, "row": z.iloc[0], "array": z.to_numpy(), "vector": z.to_numpy()[0]}[form]
+    expected = model.sample("donor_0", 40, exact_moments=False)
+    np.testing.assert_allclose(model.sample(given, 40).X, expected.X, atol=1e-3)
+    moved, stays = model.transport("donor_3", given), model.transport("donor_3", "donor_3", exact_moments=True)
+    assert moved.obs["source"].unique().tolist() == ["donor_3"]
+    assert np.abs(moved.X - stays.X).max() > 1
+    np.testing.assert_allclose(moved.X.mean(0), cells(model.adata, "donor_0").mean(0), atol=2 * CLOSE)
+    path = model.interpolate(given, "donor_1", 2, n_cells=40)
+    # Interpolation gives all populations the noise of the first group.
+    np.testing.assert_allclose(path.X[:40], expected.X, atol=1e-3)
 
 
 def test_embedding_rows_keep_their_names(model):
@@ -89,13 +90,13 @@ def test_exact_moments(model):
     own = cells(model.adata, "donor_3")
     exact, read = (model.sample("donor_3", 4000, exact_moments=exact).X for exact in (True, False))
     assert not np.array_equal(exact, read)
-    np.testing.assert_allclose(exact.mean(0), own.mean(0), atol=0.4)
-    np.testing.assert_allclose(read.mean(0), own.mean(0), atol=1.5)
+    np.testing.assert_allclose(exact.mean(0), own.mean(0), atol=CLOSE)
+    np.testing.assert_allclose(read.mean(0), own.mean(0), atol=2 * CLOSE)
     moved = [model.transport("donor_0", "donor_3", exact_moments=exact).X.mean(0) for exact in (True, False)]
-    assert np.abs(moved[0] - own.mean(0)).max() < 0.6
+    np.testing.assert_allclose(moved[0], own.mean(0), atol=CLOSE)
     assert not np.array_equal(*moved)
     ends = model.interpolate("donor_0", "donor_3", 2, n_cells=2000, exact_moments=True).X[2000:]
-    np.testing.assert_allclose(ends.mean(0), own.mean(0), atol=0.4)
+    np.testing.assert_allclose(ends.mean(0), own.mean(0), atol=CLOSE)
 
 
 def test_obsm_representation_comes_back_in_obsm(make_adata, make_model):
@@ -120,8 +121,8 @@ def test_interpolation(model):
     assert path.obs["t"].drop_duplicates().tolist() == [0, 0.25, 0.5, 0.75, 1]
     assert path.obs["cell"].tolist() == list(range(400)) * 5
     means = np.stack([path.X[(path.obs["t"] == t).to_numpy()].mean(0) for t in (0, 0.5, 1)])
-    np.testing.assert_allclose(means[0], cells(model.adata, "donor_0").mean(0), atol=0.5)
-    np.testing.assert_allclose(means[2], cells(model.adata, "donor_5").mean(0), atol=0.5)
+    np.testing.assert_allclose(means[0], cells(model.adata, "donor_0").mean(0), atol=CLOSE)
+    np.testing.assert_allclose(means[2], cells(model.adata, "donor_5").mean(0), atol=CLOSE)
     gap = np.abs(means[2] - means[0]).max()
     assert np.abs(means[1] - means[[0, 2]].mean(0)).max() < 0.25 * gap
     # A cell keeps its noise: it moves less than a random pair of cells of neighbouring populations lies apart.
@@ -137,14 +138,14 @@ def test_interpolation(model):
 
 def test_transport(model):
     moved = model.transport("donor_1", "donor_4")
-    source = model.adata[model.adata.obs["donor"] == "donor_1"]
+    source = model.adata[model.adata.obs["donor"] == "donor_1"].copy()
     assert moved.obs_names.tolist() == source.obs_names.tolist()
     pd.testing.assert_frame_equal(moved.obs[source.obs.columns], source.obs)
     assert moved.obs["source"].unique().tolist() == ["donor_1"]
     assert moved.obs["target"].unique().tolist() == ["donor_4"]
     target = cells(model.adata, "donor_4")
-    np.testing.assert_allclose(moved.X.mean(0), target.mean(0), atol=0.5)
-    np.testing.assert_allclose(moved.X.std(0), target.std(0), rtol=0.4)
+    np.testing.assert_allclose(moved.X.mean(0), target.mean(0), atol=CLOSE)
+    np.testing.assert_allclose(moved.X.std(0), target.std(0), rtol=0.6)
     np.testing.assert_array_equal(model.transport("donor_1", "donor_4").X, moved.X)
 
 
@@ -160,7 +161,7 @@ def test_every_group_reaches_every_other(model):
     for source, target in zip(names, names[1:] + names[:1], strict=True):
         moved = model.transport(source, target)
         assert np.isfinite(moved.X).all()
-        np.testing.assert_allclose(moved.X.mean(0), cells(model.adata, target).mean(0), atol=0.6)
+        np.testing.assert_allclose(moved.X.mean(0), cells(model.adata, target).mean(0), atol=CLOSE)
 
 
 def test_generator_that_cannot_be_inverted(make_adata, make_model, monkeypatch):

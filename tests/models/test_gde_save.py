@@ -49,8 +49,9 @@ def test_loaded_model_trains_on(make_adata, make_model, tmp_path, tiny):
     for one in (model, loaded):
         one.train(max_steps=4, **tiny.train)
         assert one.steps_ == 7
+    # Not to the last bit: tensors from a file are aligned otherwise, and sums are taken in another order.
     pd.testing.assert_frame_equal(
-        loaded.get_group_embedding(key_added=None), model.get_group_embedding(key_added=None), check_exact=True
+        loaded.get_group_embedding(key_added=None), model.get_group_embedding(key_added=None), atol=1e-4
     )
 
 

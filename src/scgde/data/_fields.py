@@ -202,7 +202,7 @@ class SetupField(BaseAnnDataField):
 
 
 def chosen_representation(registry: dict[str, Any]) -> Representation:
-    """What was chosen at setup, not yet fitted: later additions to the AnnData do not change it."""
+    """What was chosen at the setup that made a registry, not yet fitted."""
     return Representation(*registry["field_registries"]["X"]["state_registry"]["choice"])
 
 
@@ -224,7 +224,8 @@ def setup_fields(setup: Setup, representation: Representation) -> list[SetupFiel
         state: dict[str, Any] = {"groupby": setup.columns, "n_groups": len(obs.index), "n_grouped_cells": 0}
         state["n_grouped_cells"] = int(obs.index.counts.sum())
         if obs.batch is not None:
-            state["batches"] = obs.batch[obs.index.codes >= 0].drop_duplicates().sort_values().tolist()
+            used = obs.batch[obs.index.codes >= 0]
+            state["batches"] = GroupIndex.from_obs(used.to_frame("batch"), ["batch"]).names
         return state
 
     return [

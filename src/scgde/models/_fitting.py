@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from anndata import AnnData
 
-from scgde.data import GroupDataModule, GroupedCells, GroupedObs, chosen_representation
+from scgde.data import GroupDataModule, GroupedCells, GroupedObs
 from scgde.data._datamodule import fold_sums, training_counts
 from scgde.models._module import GDEModule
 from scgde.models._training import Budget, GDETrainingPlan, fit
@@ -49,7 +49,7 @@ def split_groups(obs: GroupedObs, validation_size: float | None, seed: int) -> d
 def fit_representation(model: GDE, adata: AnnData, obs: GroupedObs, split: dict[str, np.ndarray]) -> None:
     """Complete the representation (a PCA, where there is none) from the training groups."""
     rows = np.flatnonzero(np.isin(obs.index.codes, split["train"]))
-    model.representation_ = asdict(chosen_representation(model.registry_).fit(adata, rows, model.options["seed"]))
+    model.representation_ = asdict(model.representation.fit(adata, rows, model.options["seed"]))
 
 
 def build_module(

@@ -386,19 +386,21 @@ class GDE(CellModel):
 
     # --- housekeeping ----------------------------------------------------------------------------------------------
 
-    def save(self, dir_path: str | Path, *args: Any, overwrite: bool = False, **kwargs: Any) -> None:
+    def save(self, dir_path: str | Path, prefix: str | None = None, overwrite: bool = False, **kwargs: Any) -> None:
         """Save the model. The file holds no cells, no group names and no embeddings.
 
         Parameters
         ----------
         dir_path
             Folder to make. Files are written beside it and renamed, so an interrupted save leaves nothing half done.
-        *args, **kwargs
-            As in scvi-tools.
+        prefix
+            Start of the names of the files.
         overwrite
             Whether the folder may exist.
+        **kwargs
+            As in scvi-tools, ``save_anndata=True`` among them.
         """
-        save_atomically(super().save, dir_path, *args, overwrite=overwrite, **kwargs)
+        save_atomically(super().save, dir_path, overwrite=overwrite, prefix=prefix, **kwargs)
 
     def __repr__(self) -> str:
         state = self.registry_["field_registries"]

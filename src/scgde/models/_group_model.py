@@ -31,7 +31,12 @@ class GroupModel(BaseModelClass):
     @property
     def representation(self) -> Representation:
         """How the model reads cells."""
-        return Representation(**self.representation_)
+        return Representation(**self.representation_) if self.representation_ else self._chosen
+
+    @property
+    def _chosen(self) -> Representation:
+        """What was chosen at setup, not yet fitted: later additions to the AnnData do not change it."""
+        return chosen_representation(self.registry_)
 
     @property
     def _batches(self) -> list[Any]:
@@ -62,7 +67,7 @@ class GroupModel(BaseModelClass):
     def _check_unchanged(self) -> None:
         state = self.registry_["field_registries"]["X"]["state_registry"]
         try:
-            now = fingerprint(self.adata, self.setup, chosen_representation(self.registry_))
+            now = fingerprint(self.adata, self.setup, self._chosen)
         except KeyError:
             now = None
         if now != state["fingerprint"]:

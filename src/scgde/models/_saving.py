@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 
-def save_atomically(
-    save: Callable[..., None], dir_path: str | Path, *args: Any, overwrite: bool = False, **kwargs: Any
-) -> None:
+def save_atomically(save: Callable[..., None], dir_path: str | Path, *, overwrite: bool = False, **kwargs: Any) -> None:
     """Call ``save`` on a temporary folder beside ``dir_path`` and rename the result.
 
     Parameters
@@ -19,7 +17,7 @@ def save_atomically(
         Writes to the folder that it is given.
     dir_path
         The folder that is to hold the files in the end.
-    *args, **kwargs
+    **kwargs
         Passed on.
     overwrite
         Whether ``dir_path`` may exist; each of its files is then replaced at once.
@@ -36,9 +34,11 @@ def save_atomically(
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
         written = Path(folder) / target.name
-        save(str(written), *args, overwrite=False, **kwargs)
+        save(str(written), overwrite=False, **kwargs)
         if not target.exists():
             written.rename(target)
             return
+        # The data of another model must not stay beside this one.
+        (target / f"{kwargs.get('prefix') or ''}adata.h5ad").unlink(missing_ok=True)
         for file in written.iterdir():
             file.replace(target / file.name)

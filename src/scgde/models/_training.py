@@ -142,7 +142,12 @@ class GDETrainingPlan(pl.LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW, with a rise and a cosine decay that ends with the budget."""
         optimizer = torch.optim.AdamW(
-            self.module.parameters(), lr=self.lr, betas=(0.9, 0.99), weight_decay=self.weight_decay, fused=True
+            self.module.parameters(),
+            lr=self.lr,
+            betas=(0.9, 0.99),
+            weight_decay=self.weight_decay,
+            # Lightning refuses to clip the gradients of a fused optimiser in mixed precision.
+            fused="mixed" not in str(self.trainer.precision),
         )
 
         def factor(step: int) -> float:
