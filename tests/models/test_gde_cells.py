@@ -7,7 +7,6 @@ import pytest
 from scgde.nn.generators import GENERATORS
 from scgde.nn.generators._base import Generator
 
-
 #: How near means of generated cells are to those of a group of 30 cells of unit variance, after next to no training. The
 #: means of two groups lie 2.8 apart in each gene, on average over pairs.
 CLOSE = 0.75

@@ -78,7 +78,7 @@ result = model.get_group_embedding().to_numpy().tobytes().hex()
 def test_two_processes_give_the_same_bits():
     torch.manual_seed(11)  # of this process; the other one is as it starts
     here = {}
-    exec(SCRIPT, here)  # noqa: S102
+    exec(SCRIPT, here)
     command = f"import torch; torch.set_num_threads({torch.get_num_threads()}){SCRIPT}\nprint('BYTES' + result)"
     there = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True).stdout
     assert len(here["result"]) == 6 * 32 * 4 * 2
