@@ -203,7 +203,9 @@ def check_var_names(received: pd.Index, expected: Sequence[str], what: str) -> n
             f"{listing(twice)}. Give them the names of the training data, or call adata.var_names_make_unique()."
         )
         raise ValueError(msg)
-    position = received.get_indexer(pd.Index(list(expected)))
+    first = np.flatnonzero(~received.duplicated())
+    found = received[first].get_indexer(pd.Index(list(expected)))
+    position = np.where(found < 0, -1, first[found])
     missing = [name for name, i in zip(expected, position, strict=True) if i < 0]
     if missing:
         msg = (
