@@ -39,6 +39,13 @@ def test_values_of_several_types_are_sorted_by_their_text():
     assert index.codes.tolist() == [2, 0, 1, 0]
 
 
+def test_values_without_a_common_order_are_sorted_by_their_text_too():
+    stamp = pd.Timestamp("2024-01-01")
+    index = GroupIndex.from_obs(pd.DataFrame({"g": pd.Series(["b", stamp, 3, None, "b"], dtype=object)}), ["g"])
+    assert index.names == [stamp, 3, "b"]
+    assert index.codes.tolist() == [2, 0, 1, -1, 2]
+
+
 def test_missing_values_make_no_group():
     obs = pd.DataFrame({"g": ["b", None, "a"], "h": pd.Categorical([1, 2, np.nan])})
     index = GroupIndex.from_obs(obs, ["g", "h"])

@@ -109,6 +109,12 @@ def test_wrong_number_of_features(wide):
         fitted.check(wide)
 
 
+def test_more_than_two_dimensions(wide):
+    wide.obsm["image"] = np.zeros((90, 4, 4), np.float32)
+    with pytest.raises(ValueError, match=r"image'\] has 3 dimension\(s\), expected \(n_cells, n_features\)"):
+        Representation.choose(wide, "image", None).check(wide)
+
+
 def test_layer_that_new_data_lack(wide):
     wide.layers["log"] = wide.X.copy()
     fitted = Representation.choose(wide, None, "log").fit(wide, np.arange(90), seed=0)
