@@ -78,7 +78,9 @@ def _embed(args: argparse.Namespace) -> None:
         model = _trained_model(adata, given)
         z = model.get_group_embedding(key_added=key)
     else:
-        model = scgde.GDE.load(args.model, adata=False)
+        load = scgde.GDE.load  # imports scvi-tools, which sets its logger up then
+        logging.getLogger("scvi").setLevel(logging.WARNING)
+        model = load(args.model, adata=False)
         z = model.get_group_embedding(adata, key_added=key)
     write_atomically(adata, args.out)
     if "save_model" in given:
