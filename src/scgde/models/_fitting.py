@@ -116,7 +116,7 @@ def train(
     cells = GroupedCells.from_arrays(x, obs.index.codes, len(obs.index), obs.weight, batch, seed)
     module = model.module
     if module.built:
-        module = copy.deepcopy(module).to("cpu")
+        module = copy.deepcopy(module).to("cpu").train()
         cells = _standardized(cells, module.shift, module.scale)
     else:
         module = GDEModule()

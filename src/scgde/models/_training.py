@@ -218,7 +218,8 @@ def fit(
             "enable_checkpointing": best is not None,
             "enable_model_summary": False,
             "num_sanity_val_steps": 0,
-            "log_every_n_steps": 10,
+            "log_every_n_steps": min(10, data.steps_per_epoch),
+            "limit_val_batches": None if best is not None else 0,
             "default_root_dir": folder,
         }
         trainer = pl.Trainer(**{**settings, **trainer_kwargs}, callbacks=callbacks)
