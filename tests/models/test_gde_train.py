@@ -198,6 +198,12 @@ def test_nothing_is_left_behind(make_adata, make_model, tmp_path, monkeypatch):
     assert list(tmp_path.rglob("*")) == [here, temporary]
 
 
+def test_lightning_has_nothing_to_complain_about(make_adata, make_model, recwarn, tiny):
+    make_model(make_adata()).train(max_steps=2, **tiny.train)
+    make_model(make_adata(n_cells=3))  # nothing to validate on
+    assert [str(warning.message) for warning in recwarn if "lightning" in warning.filename] == []
+
+
 def test_dropout_follows_the_seed(make_adata, make_model):
     embeddings = []
     for state in (1, 2):
