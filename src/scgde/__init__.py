@@ -1,5 +1,6 @@
 """Embeddings of populations of single cells (donors, clones, perturbations) and transport between them."""
 
+import os
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -7,6 +8,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from scgde import datasets, metrics, pl
     from scgde.models import GDE
+
+# Threads that spin while they wait for one another take each other's cores: on a busy machine training is then many times
+# slower. OpenMP reads this when torch is first imported; a value that the user has set stays.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 try:
     __version__ = version("scgde")
