@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from scgde import datasets, metrics, pl
     from scgde.models import GDE
 
-# Threads that spin while they wait for one another take each other's cores: on a busy machine training is then many times
-# slower. OpenMP reads this when torch is first imported; a value that the user has set stays.
+# Threads that spin while they wait for one another take each other's cores: on a busy machine training is then many
+# times slower. OpenMP reads this when torch is first imported; a value that the user has set stays.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 try:
