@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from anndata import AnnData
 
 from scgde import GDE
@@ -42,6 +43,8 @@ def make_model():
     """A factory of trained tiny models."""
 
     def make(adata, groupby="donor", *, steps=3, train=None, options=None, **setup):
+        # Equal bits need equal numbers of threads, and umap, which other tests run, resets that of torch.
+        torch.set_num_threads(1)
         GDE.setup_anndata(adata, groupby, **setup)
         model = GDE(adata, **{**TINY, **(options or {})})
         quiet = {"accelerator": "cpu", "enable_progress_bar": False}
