@@ -128,3 +128,9 @@ def test_names_of_features(wide):
     projected = Representation("X", project=True).fit(wide, np.arange(3), 0)
     assert projected.feature_names == ["PC_1", "PC_2"]
     assert projected.obsm_key == "X_pca"
+
+
+@pytest.mark.parametrize("n_cells", [1, 7, 50])
+def test_projection_of_a_cell_does_not_depend_on_the_others(wide, n_cells):
+    fitted = Representation("X", project=True).fit(wide, np.arange(wide.n_obs), seed=0)
+    np.testing.assert_array_equal(fitted.read(wide[:n_cells].copy()), fitted.read(wide)[:n_cells])

@@ -13,6 +13,9 @@ from sklearn.decomposition import PCA
 from scgde._constants import MAX_X_FEATURES, N_COMPONENTS, PCA_KEY
 from scgde._validation import check_finite, check_n_features, check_var_names, unknown_key, warn_raw_counts
 
+#: Cells that are projected on principal components at a time.
+PROJECTED_CELLS = 4096
+
 
 @dataclass(frozen=True)
 class Representation:
@@ -136,12 +139,22 @@ class Representation:
         """Features of all cells, float32 (n_cells, n_features)."""
         values = self.raw(adata)
         if self.project:
-            assert self.mean is not None
-            assert self.loadings is not None
-            projected = values.astype(np.float32) @ self.loadings.T - self.mean @ self.loadings.T
-            return np.ascontiguousarray(projected, dtype=np.float32)
+            return self._projected(values)
         values = values.toarray() if sparse.issparse(values) else np.asarray(values)
         return np.ascontiguousarray(values, dtype=np.float32)
+
+    def _projected(self, values: Any) -> np.ndarray:
+        """Principal components, in double precision: in single, a cell's last digits depend on the other cells read."""
+        assert self.mean is not None
+        assert self.loadings is not None
+        values = values.tocsr() if sparse.issparse(values) else np.asarray(values)
+        loadings = self.loadings.T.astype(np.float64)
+        center = self.mean.astype(np.float64) @ loadings
+        projected = np.empty((values.shape[0], loadings.shape[1]), dtype=np.float32)
+        for start in range(0, len(projected), PROJECTED_CELLS):
+            part = slice(start, start + PROJECTED_CELLS)
+            projected[part] = values[part].astype(np.float64) @ loadings - center
+        return projected
 
 
 def _check_layer(adata: AnnData, layer: str) -> None:
