@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from scgde import datasets, metrics, pl
-    from scgde.models import GDE
+    from scgde.models import GDE, TDE
 
 # Threads that spin while they wait for one another take each other's cores: on a busy machine training is then many
 # times slower. OpenMP reads this when torch is first imported; a value that the user has set stays.
@@ -18,7 +18,7 @@ try:
 except PackageNotFoundError:  # a checkout that is not installed
     __version__ = "0+unknown"
 
-__all__ = ["GDE", "__version__", "datasets", "metrics", "pl"]
+__all__ = ["GDE", "TDE", "__version__", "datasets", "metrics", "pl"]
 
 
 def __getattr__(name: str) -> Any:
@@ -26,7 +26,8 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
-    value = import_module("scgde.models").GDE if name == "GDE" else import_module(f"scgde.{name}")
+    models = name in ("GDE", "TDE")
+    value = getattr(import_module("scgde.models"), name) if models else import_module(f"scgde.{name}")
     globals()[name] = value
     return value
 

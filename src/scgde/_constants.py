@@ -1,7 +1,7 @@
 """Every key that the package reads from or writes to an AnnData, and the names of settings kept with a model."""
 
-#: Default name of results: ``.uns[KEY]`` and ``.obsm["X_" + KEY]``.
-KEY = "gde"
+#: Default names of results: ``.uns[KEY]`` and ``.obsm["X_" + KEY]``.
+KEY, TDE_KEY = "gde", "tde"
 
 #: Entries of ``.uns[KEY]``.
 EMBEDDING, STANDARD_ERRORS, GROUPS, SETTINGS = "embedding", "se", "groups", "settings"

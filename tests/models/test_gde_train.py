@@ -66,7 +66,7 @@ def short_epochs(monkeypatch):
 def test_default_budget(make_adata, make_model, short_epochs):
     recorder = Recorder()
     make_model(make_adata(), train={"max_steps": None, "early_stopping": False, "callbacks": [recorder]})
-    assert recorder.steps == 20 * 10
+    assert recorder.steps == 15 * 10
 
 
 def test_an_epoch_shows_each_cell_once(make_adata, make_model):

@@ -24,6 +24,8 @@ class GroupBatch(NamedTuple):
         (groups, cells) batch codes of the cells to score, or None.
     step
         Number of the step: with the seed, the key of all random numbers.
+    pairs
+        (pairs, 2) positions in ``group`` of sources and targets, where a transport is trained on pairs, or None.
     """
 
     group: Tensor
@@ -34,3 +36,4 @@ class GroupBatch(NamedTuple):
     weight_score: Tensor
     batch_score: Tensor | None
     step: int
+    pairs: Tensor | None = None

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from scgde.data._batch import GroupBatch
+from scgde.data._pairs import Pairing, PairSampler
 from scgde.data._sampler import N_FOLDS, GroupSampler, strata
 from scgde.nn._random import CounterRandom
 from scgde.nn.statistics import MixtureStatistics
@@ -98,13 +99,14 @@ class _Steps(Dataset):
         self.cells, self.sampler, self.fold_sums = cells, sampler, fold_sums
 
     def __getitem__(self, step: int) -> GroupBatch:
-        group = self.sampler.groups_of(step)
+        sampler = self.sampler
+        group, pairs = sampler.pairs_of(step) if isinstance(sampler, PairSampler) else (sampler.groups_of(step), None)
         fold, encode, share, score, share_score = self.sampler.cells_of(step, group)
         x, weight, _ = self.cells.gather(group, encode, share)
         x_score, weight_score, batch = self.cells.gather(group, score, share_score)
         sums = self.fold_sums[group]
         left_out = sums[torch.arange(len(group)), fold.clamp_min(0)] * (fold >= 0)[:, None, None]
-        return GroupBatch(group, sums.sum(1) - left_out, x, weight, x_score, weight_score, batch, step)
+        return GroupBatch(group, sums.sum(1) - left_out, x, weight, x_score, weight_score, batch, step, pairs)
 
 
 class _Batches(Dataset):
@@ -187,6 +189,8 @@ class GroupDataModule(LightningDataModule):
         Steps of an epoch.
     first_step
         Number of the first step, where an earlier call of ``train`` took steps.
+    pairing
+        Pairs of groups to train on, or None.
     """
 
     def __init__(
@@ -202,8 +206,10 @@ class GroupDataModule(LightningDataModule):
         seed: int,
         steps_per_epoch: int,
         first_step: int = 0,
+        pairing: Pairing | None = None,
     ) -> None:
         super().__init__()
+        self.pairing = pairing
         self.cells, self.fold_sums, self.seed = cells, fold_sums, seed
         self.train_groups, self.validation_groups = train_groups, validation_groups
         self.batch_size = batch_size
@@ -217,7 +223,7 @@ class GroupDataModule(LightningDataModule):
 
     def _sampler(self, batch_size: int) -> GroupSampler:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        return GroupSampler(
+        arguments = (
             self.train_counts,
             self.train_groups,
             batch_size,
@@ -227,6 +233,9 @@ class GroupDataModule(LightningDataModule):
             rank,
             world_size,
         )
+        if self.pairing is None:
+            return GroupSampler(*arguments)
+        return PairSampler(*arguments, pairing=self.pairing.among(self.train_groups))
 
     def setup(self, stage: str) -> None:
         """Keep the cells on the device where they fill at most half of its free memory."""
@@ -252,6 +261,7 @@ class GroupDataModule(LightningDataModule):
             if len(groups) > MAX_VALIDATION_GROUPS:
                 groups = groups[np.sort(rng.permutation(len(groups))[:MAX_VALIDATION_GROUPS])]
             batches = [self._validation_batch(part) for part in groups.split(64) if len(part)]
+            batches = [batch for batch in batches if batch.pairs is None or len(batch.pairs)]
             if batches:
                 loaders.append(DataLoader(_Batches(batches), batch_size=None, collate_fn=lambda batch: batch))
         return loaders
@@ -264,4 +274,6 @@ class GroupDataModule(LightningDataModule):
         score, share_score = strata(u[:, :1].expand(-1, slots), u[:, 0] * 0, counts - first)
         x, weight, _ = self.cells.gather(group, encode, share)
         x_score, weight_score, batch = self.cells.gather(group, first[:, None] + score, share_score)
-        return GroupBatch(group, self.fold_sums[group].sum(1), x, weight, x_score, weight_score, batch, step=0)
+        pairs = None if self.pairing is None else self.pairing.within(group, torch.full((len(group), 2), 0.5))
+        sums = self.fold_sums[group].sum(1)
+        return GroupBatch(group, sums, x, weight, x_score, weight_score, batch, step=0, pairs=pairs)

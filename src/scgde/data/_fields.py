@@ -26,6 +26,7 @@ from scgde._validation import (
 )
 from scgde.data._groups import GroupIndex
 from scgde.data._representation import Representation
+from scgde.data._times import time_values
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,10 @@ class GroupedObs:
         (n_cells,) mass of each cell, or None.
     split
         (n_groups,) one of "train", "validation" and "test", or None.
+    unit
+        (n_groups,) number of the donor, clone, … that a group belongs to; with a time, one unit has several groups.
+    time
+        (n_groups,) time of each group, or None.
     """
 
     index: GroupIndex
@@ -51,6 +56,8 @@ class GroupedObs:
     batch: pd.Series | None
     weight: np.ndarray | None
     split: np.ndarray | None
+    unit: np.ndarray
+    time: np.ndarray | None
 
     @property
     def table(self) -> pd.DataFrame:
@@ -73,11 +80,17 @@ class Setup:
     split_key: str | None = None
     min_cells: int = 1
     drop_ungrouped: bool = False
+    time_key: str | None = None
+
+    @property
+    def unit_columns(self) -> list[str]:
+        """Columns that name donors, clones, …: what is split, held out and labelled as a whole."""
+        return list(self.groupby) if isinstance(self.groupby, list | tuple) else [self.groupby]
 
     @property
     def columns(self) -> list[str]:
-        """Grouping columns."""
-        return list(self.groupby) if isinstance(self.groupby, list | tuple) else [self.groupby]
+        """Columns that name the groups: those of the units, then the time."""
+        return self.unit_columns if self.time_key is None else [*self.unit_columns, self.time_key]
 
     @property
     def label_columns(self) -> dict[str, str]:
@@ -99,34 +112,53 @@ class Setup:
 
     def read(self, adata: AnnData, *, training: bool) -> GroupedObs:
         """Check and read obs; ``training`` data need every column, new data need no labels and no splits."""
-        check_groupby(self.columns)
-        check_columns(adata, self.columns, "groupby")
+        check_groupby(self.unit_columns)
+        check_columns(adata, self.unit_columns, "groupby")
+        check_columns(adata, [self.time_key] if self.time_key is not None else [], "time_key")
+        if self.time_key in self.unit_columns:
+            msg = f"time_key={self.time_key!r} is one of the groupby columns as well. Name it as time_key only."
+            raise ValueError(msg)
         check_missing(adata, self.columns, drop=self.drop_ungrouped)
         index = GroupIndex.from_obs(adata.obs, self.columns)
+        unit = GroupIndex.from_obs(index.table, self.unit_columns).codes
+        time = None if self.time_key is None else time_values(index.table[self.time_key])
         if training:
             check_columns(adata, list(self.label_columns.values()), "labels")
             check_columns(adata, [self.split_key] if self.split_key is not None else [], "split_key")
             check_group_sizes(index.counts, index.names, self.min_cells)
-        check_columns(adata, [self.batch_key] if self.batch_key is not None else [], "batch_key")
-        check_columns(adata, [self.weight_key] if self.weight_key is not None else [], "weight_key")
         labels = {
             name: check_constant(adata.obs[column], index.codes, index.names, "labels")
             for name, column in self.label_columns.items()
             if column in adata.obs
         }
-        batch = None
+        batch, weight = self._cells(adata, index)
+        split = self._split(adata) if training and self.split_key is not None else None
+        split = None if split is None else split[unit]
+        return GroupedObs(index, pd.DataFrame(labels, index=range(len(index))), batch, weight, split, unit, time)
+
+    def read_whole(self, adata: AnnData, name: str) -> GroupedObs:
+        """All cells as one group called ``name``."""
+        index = GroupIndex(np.zeros(adata.n_obs, dtype=np.int64), pd.DataFrame({"population": [name]}))
+        batch, weight = self._cells(adata, index)
+        return GroupedObs(index, pd.DataFrame(index=range(1)), batch, weight, None, np.zeros(1, dtype=np.int64), None)
+
+    def _cells(self, adata: AnnData, index: GroupIndex) -> tuple[pd.Series | None, np.ndarray | None]:
+        """Batch and weight of each cell, where they are set up."""
+        batch = weight = None
         if self.batch_key is not None:
+            check_columns(adata, [self.batch_key], "batch_key")
             check_batch(adata, self.batch_key, index.codes)
             batch = adata.obs[self.batch_key]
-        weight = None
         if self.weight_key is not None:
+            check_columns(adata, [self.weight_key], "weight_key")
             weight = adata.obs[self.weight_key].to_numpy()
             check_weight(weight, index.codes, index.names, self.weight_key)
-        split = self._split(adata, index) if training and self.split_key is not None else None
-        return GroupedObs(index, pd.DataFrame(labels, index=range(len(index))), batch, weight, split)
+        return batch, weight
 
-    def _split(self, adata: AnnData, index: GroupIndex) -> np.ndarray:
+    def _split(self, adata: AnnData) -> np.ndarray:
+        """Split of each unit."""
         assert self.split_key is not None
+        index = GroupIndex.from_obs(adata.obs, self.unit_columns)
         split = check_constant(adata.obs[self.split_key], index.codes, index.names, "split_key").astype(object)
         unknown = sorted({str(value) for value in split} - set(SPLITS))
         if unknown:

@@ -1,4 +1,4 @@
-"""From embeddings back to cells: sampling, interpolation, transport."""
+"""From embeddings back to cells: sampling and interpolation."""
 
 from __future__ import annotations
 
@@ -13,31 +13,50 @@ from torch import Tensor
 from scgde._constants import PATH_TIME, SOURCE, TARGET
 from scgde._validation import unknown_key
 from scgde.data import GroupedObs
+from scgde.data._genes import gene_space
 from scgde.models._group_model import GroupModel
-from scgde.models._inference import generate, move
+from scgde.models._inference import generate
 from scgde.models._results import cells_anndata, repeated_obs
-from scgde.nn.generators import GENERATORS
 from scgde.nn.statistics import Mixtures
+
+#: Units of returned cells: those of the representation, or of genes.
+SPACES = ("rep", "genes")
 
 
 class Populations(NamedTuple):
-    """Groups to generate: embeddings, measured statistics (or None), names, and batches seen in each group."""
+    """Groups to generate: embeddings, measured statistics (or None), names, and batches seen in each group.
+
+    ``positions`` are those of the groups in their AnnData, where they come from one.
+    """
 
     z: Tensor
     mixtures: Mixtures | None
     table: pd.DataFrame
     names: list[str]
     batch_shares: np.ndarray | None
+    positions: np.ndarray
+
+    def select(self, index: np.ndarray) -> Populations:
+        """The groups at ``index``."""
+        of = torch.from_numpy(index).to(self.z.device)
+        return Populations(
+            self.z[of],
+            None if self.mixtures is None else self.mixtures[of],
+            self.table.iloc[index],
+            [self.names[i] for i in index],
+            None if self.batch_shares is None else self.batch_shares[index],
+            self.positions[index],
+        )
 
 
-def _as_embedding(groups: Any) -> pd.DataFrame | None:
+def as_embedding(groups: Any) -> pd.DataFrame | None:
     """Rows of an embedding, one per group; None where groups are named by keys."""
     if isinstance(groups, pd.Series | np.ndarray) and pd.api.types.is_float_dtype(groups):
         return groups.to_frame().T if isinstance(groups, pd.Series) else pd.DataFrame(np.atleast_2d(groups))
     return groups if isinstance(groups, pd.DataFrame) else None
 
 
-def _check_least(name: str, value: int, least: int) -> None:
+def check_least(name: str, value: int, least: int) -> None:
     if value < least:
         msg = f"{name}={value}: expected at least {least}."
         raise ValueError(msg)
@@ -53,6 +72,7 @@ class CellModel(GroupModel):
         *,
         adata: AnnData | None = None,
         exact_moments: bool = True,
+        space: str = "rep",
         batch: Any = None,
         seed: int = 0,
         batch_size: int | None = None,
@@ -72,6 +92,8 @@ class CellModel(GroupModel):
         exact_moments
             Whether to use the statistics measured on the groups' own cells. If not, or where an embedding is given,
             they are read back from the embedding.
+        space
+            "rep" for the units of the representation, "genes" for those of X, with the representation in ``.obsm``.
         batch
             Batch to generate, where the model was set up with ``batch_key``; by default those of the group, in their
             proportions.
@@ -84,16 +106,20 @@ class CellModel(GroupModel):
 
         Returns
         -------
-        AnnData with X in the units of the representation and the groups in ``.obs``.
+        AnnData with the groups in ``.obs``.
 
         Raises
         ------
         KeyError
             For unknown groups or batches, with near matches.
+        ValueError
+            For gene space where the loadings are not known.
         """
-        self._check_trained()
+        self._check_generates()
         self._check_batch(batch)
-        _check_least("n_cells", n_cells, 1)
+        check_least("n_cells", n_cells, 1)
+        data = self.adata if adata is None else adata
+        self._check_space(space, data)
         population = self._populations(groups, adata, exact_moments, batch_size)
         codes = self._draw_batches(population, n_cells, batch, seed)
         x = generate(
@@ -107,7 +133,7 @@ class CellModel(GroupModel):
             progress=progress,
         )
         obs = repeated_obs(population.table, population.names, n_cells)
-        return cells_anndata(x.reshape(-1, x.shape[-1]), self._with_batch(obs, codes), self.representation)
+        return self._cells_anndata(x.reshape(-1, x.shape[-1]), self._with_batch(obs, codes), space, data)
 
     def interpolate(
         self,
@@ -150,10 +176,10 @@ class CellModel(GroupModel):
         -------
         AnnData with ``.obs["t"]`` from 0 to 1 and ``.obs["cell"]``, the number of the noise.
         """
-        self._check_trained()
+        self._check_generates()
         self._check_batch(batch)
-        _check_least("n_steps", n_steps, 2)
-        _check_least("n_cells", n_cells, 1)
+        check_least("n_steps", n_steps, 2)
+        check_least("n_cells", n_cells, 1)
         ends = [
             self._one(key, adata, exact_moments, batch_size, name) for key, name in ((source, SOURCE), (target, TARGET))
         ]
@@ -181,107 +207,48 @@ class CellModel(GroupModel):
             {PATH_TIME: np.repeat(t[:, 0].cpu().numpy(), n_cells), "cell": np.tile(np.arange(n_cells), n_steps)},
             index=[f"{step}-{cell}" for step in range(n_steps) for cell in range(n_cells)],
         )
-        return cells_anndata(x.reshape(-1, x.shape[-1]), self._with_batch(obs, codes), self.representation)
+        return self._cells_anndata(x.reshape(-1, x.shape[-1]), self._with_batch(obs, codes), "rep", None)
 
-    def transport(
-        self,
-        source: Any,
-        target: Any,
-        adata: AnnData | None = None,
-        *,
-        exact_moments: bool = True,
-        batch: Any = None,
-        batch_size: int | None = None,
-        progress: bool = False,
-    ) -> AnnData:
-        """Move the cells of one group to another: any to any, no pairs are needed.
-
-        The flow is inverted under the source's embedding and run under the target's.
-
-        Parameters
-        ----------
-        source
-            Key of the group whose cells move.
-        target
-            Key of a group, or an embedding.
-        adata
-            Data with the groups; by default the training data.
-        exact_moments
-            Whether to use the statistics measured on the groups' cells; else they are read back from the embeddings. A
-            target that is an embedding is always read back.
-        batch
-            Batch of the moved cells, where the model was set up with ``batch_key``; by default the target's most
-            frequent.
-        batch_size
-            Cells in memory at a time.
-        progress
-            Whether to show a progress bar.
-
-        Returns
-        -------
-        AnnData with X in the units of the representation, ``.obs`` of the source's cells, and columns ``source`` and
-        ``target``.
-
-        Raises
-        ------
-        KeyError
-            For unknown groups or batches, with near matches.
-        TypeError
-            For a generator that cannot be inverted.
-        """
+    def _check_generates(self) -> None:
         self._check_trained()
-        if not self.module.generator.invertible:
-            able = [name for name, kind in GENERATORS.items() if kind.invertible]
-            msg = f"The generator {self.options['generator']!r} cannot be inverted. Train with one of {able}."
+        if self.options["method"] != "composition":
+            msg = f"method={self.options['method']!r} moves cells and generates none. Train with method='composition'."
             raise TypeError(msg)
-        self._check_batch(batch)
-        if _as_embedding(source) is not None:
-            msg = (
-                "source= received an embedding, expected the key of a group: its cells are what moves. Pass a key, "
-                "with adata= where the group is not in the training data; only target= may be an embedding."
-            )
-            raise TypeError(msg)
-        data, obs = self._read(adata)
-        start, end = (
-            self._one(key, adata, exact_moments, batch_size, name) for key, name in ((source, SOURCE), (target, TARGET))
-        )
-        rows = np.flatnonzero(obs.index.codes == obs.index.positions(source)[0])
-        codes = self._batch_codes(obs)
-        source_batch = target_batch = None
-        if codes is not None:
-            source_batch = torch.from_numpy(codes[rows])
-            target_batch = torch.full((len(rows),), self._batch_code(batch, end.batch_shares))
-        x = move(
-            self.module,
-            self.representation.read(data)[rows],
-            (start.z, start.mixtures),
-            (end.z, end.mixtures),
-            source_batch=source_batch,
-            target_batch=target_batch,
-            batch_size=batch_size,
-            progress=progress,
-        )
-        moved = data.obs.iloc[rows].assign(**{SOURCE: start.names[0], TARGET: end.names[0]})
-        return cells_anndata(x, moved, self.representation)
+
+    def _check_space(self, space: str, data: AnnData | None) -> None:
+        if space not in SPACES:
+            msg = f"space={space!r} is unknown: choose from {list(SPACES)}."
+            raise ValueError(msg)
+        if space == "genes":
+            gene_space(self.representation, data)
+
+    def _cells_anndata(self, x: np.ndarray, obs: pd.DataFrame, space: str, data: AnnData | None) -> AnnData:
+        genes = gene_space(self.representation, data) if space == "genes" else None
+        return cells_anndata(x, obs, self.representation, genes)
 
     # --- groups, embeddings, batches -------------------------------------------------------------------------------
 
-    def _populations(self, groups: Any, adata: AnnData | None, exact: bool, size: int | None) -> Populations:
-        embedding = _as_embedding(groups)
+    def _populations(
+        self, groups: Any, adata: AnnData | None, exact: bool, size: int | None, name: str = "groups"
+    ) -> Populations:
+        embedding = as_embedding(groups)
         if embedding is not None:
             return self._given(embedding)
-        data, obs = self._read(adata)
+        data, obs = self._whole(groups, name) if isinstance(groups, AnnData) else self._read(adata)
         index = obs.index
-        positions = np.arange(len(index)) if groups is None else index.positions(groups)
+        all_groups = groups is None or isinstance(groups, AnnData)
+        positions = np.arange(len(index)) if all_groups else index.positions(groups)
         if not len(positions):
-            msg = "groups= names no group. Pass at least one key, or None for all groups."
+            msg = f"{name}= names no group. Pass at least one key{', or None for all groups' * (name == 'groups')}."
             raise ValueError(msg)
-        encoding = self._encode(data, obs, positions, size)
+        unique, place = np.unique(positions, return_inverse=True)
+        encoding = self._encode(data, obs, unique, size)
         names = [
             " | ".join(map(str, n)) if isinstance(n, tuple) else str(n) for n in (index.names[i] for i in positions)
         ]
-        mixtures = encoding.mixtures if exact else None
-        return Populations(encoding.z, mixtures, index.table.iloc[positions], names, self._shares(obs, positions))
+        mixtures = encoding.mixtures[place] if exact else None
+        table, shares = index.table.iloc[positions], self._shares(obs, positions)
+        return Populations(encoding.z[place], mixtures, table, names, shares, positions)
 
     def _given(self, frame: pd.DataFrame) -> Populations:
         numbers = all(pd.api.types.is_numeric_dtype(dtype) for dtype in frame.dtypes)
@@ -299,10 +266,11 @@ class CellModel(GroupModel):
         names = [" | ".join(map(str, n)) if isinstance(n, tuple) else str(n) for n in frame.index]
         z = torch.tensor(frame.to_numpy(dtype=np.float32), device=self.module.device)
         shares = self.fitted_.get("batch_shares")
-        return Populations(z, None, table, names, None if shares is None else np.tile(shares, (len(frame), 1)))
+        shares = None if shares is None else np.tile(shares, (len(frame), 1))
+        return Populations(z, None, table, names, shares, np.arange(len(frame)))
 
     def _one(self, key: Any, adata: AnnData | None, exact: bool, size: int | None, name: str) -> Populations:
-        population = self._populations(key, adata, exact, size)
+        population = self._populations(key, adata, exact, size, name)
         if len(population.z) != 1:
             msg = f"{name}= names {len(population.z)} groups, expected one."
             raise ValueError(msg)

@@ -22,28 +22,31 @@ if TYPE_CHECKING:
     from scgde.models._gde import GDE
 
 #: Epochs where no limit is set, and the least number of steps of an epoch.
-MAX_EPOCHS, MIN_STEPS_PER_EPOCH = 20, 50
+MAX_EPOCHS, MIN_STEPS_PER_EPOCH = 15, 50
+
+#: Options of a model that its module is built from.
+MODULE_OPTIONS = ("encoder", "generator", "encoder_kwargs", "generator_kwargs", "seed", "method")
 
 #: Groups are held out by default where there are at least this many.
 MIN_GROUPS_TO_HOLD_OUT = 30
 
 
 def split_groups(obs: GroupedObs, validation_size: float | None, seed: int) -> dict[str, np.ndarray]:
-    """Positions of the training, validation and test groups: the user's split, else a random one by group."""
-    n = len(obs.index)
+    """Positions of the training, validation and test groups: the user's split, else a random one by unit."""
     if obs.split is not None:
         return {name: np.flatnonzero(obs.split == name) for name in ("train", "validation", "test")}
+    n = int(obs.unit.max()) + 1
     if validation_size is None:
         validation_size = 0.1 if n >= MIN_GROUPS_TO_HOLD_OUT else 0.0
     n_held = round(validation_size * n)
-    if not 0 <= validation_size < 1 or n - n_held < 2:
+    held = np.isin(obs.unit, np.random.default_rng([seed, n]).permutation(n)[:n_held])
+    if not 0 <= validation_size < 1 or (~held).sum() < 2:
         msg = (
-            f"validation_size={validation_size} leaves {n - n_held} of {n} groups to train on; pass a share of the "
-            "groups, from 0 to below 1, that leaves at least two."
+            f"validation_size={validation_size} leaves {(~held).sum()} of {len(held)} groups to train on; pass a share "
+            "of the groups, from 0 to below 1, that leaves at least two."
         )
         raise ValueError(msg)
-    order = np.random.default_rng([seed, n]).permutation(n)
-    return {"train": np.sort(order[n_held:]), "validation": np.sort(order[:n_held]), "test": np.array([], dtype=int)}
+    return {"train": np.flatnonzero(~held), "validation": np.flatnonzero(held), "test": np.array([], dtype=int)}
 
 
 def fit_representation(model: GDE, adata: AnnData, obs: GroupedObs, split: dict[str, np.ndarray]) -> None:
@@ -82,7 +85,7 @@ def build_module(
         n_code=options["n_latent"] - n_coordinates,
         n_batch=n_batch,
         statistics=statistics,
-        **{name: options[name] for name in ("encoder", "generator", "encoder_kwargs", "generator_kwargs", "seed")},
+        **{name: options[name] for name in MODULE_OPTIONS},
     )
     module.shift.copy_(shift)
     module.scale.copy_(scale)
@@ -141,9 +144,10 @@ def train(
         seed=seed,
         steps_per_epoch=min(steps_per_epoch, budget.max_steps or steps_per_epoch),
         first_step=model.steps_,
+        pairing=model._pairing(obs, split),
     )
-    plan_kwargs = dict(plan_kwargs)
-    ema_decay = plan_kwargs.pop("ema_decay", 0.998)
+    plan_kwargs = {"ema_decay": budget.ema_decay, **plan_kwargs}
+    ema_decay = plan_kwargs.pop("ema_decay")
     plan = GDETrainingPlan(module, seed=seed, budget=budget, **plan_kwargs)
     callbacks = trainer_kwargs.pop("callbacks", [])
     history = fit(
@@ -160,7 +164,8 @@ def train(
     model.spec_ = module.spec
     model.steps_ += plan.trainer.global_step
     model.history_ = _joined(model.history_, history)
-    shares = None if batch is None else np.bincount(batch[obs.index.codes >= 0], minlength=len(model._batches))
+    seen = np.isin(obs.index.codes, split["train"])
+    shares = None if batch is None else np.bincount(batch[seen], minlength=len(model._batches))
     model.fitted_ = {"batch_shares": None if shares is None else shares / shares.sum()}
     encoding = model._encode(adata, obs, split["train"], None)
     module.calibrate_code(encoding.coordinates, encoding.code)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
@@ -14,10 +14,10 @@ from scgde._constants import KEY
 from scgde._validation import check_anndata, unknown_key
 from scgde.data import Setup, chosen_representation, setup_fields
 from scgde.models import _fitting
-from scgde.models._cells import CellModel
 from scgde.models._module import GDEModule
 from scgde.models._results import constant_columns, embedding_frame, per_cell, write_embedding
 from scgde.models._saving import save_atomically
+from scgde.models._transport import TransportModel
 from scgde.nn.encoders import ENCODERS
 from scgde.nn.generators import GENERATORS
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class GDE(CellModel):
+class GDE(TransportModel):
     """Generative distribution embeddings: one vector per group of cells, from which its cells can be generated.
 
     An encoder maps the distribution of a group's cells to an embedding; a conditional generator maps the embedding back
@@ -83,6 +83,22 @@ class GDE(CellModel):
         seed: int = 0,
     ) -> None:
         super().__init__(adata, registry)
+        self._make(encoder, generator, n_latent, n_components, encoder_kwargs, generator_kwargs, seed)
+        self.init_params_ = self._get_init_params(locals())
+
+    def _make(
+        self,
+        encoder: str,
+        generator: str,
+        n_latent: int,
+        n_components: int | None,
+        encoder_kwargs: dict[str, Any] | None,
+        generator_kwargs: dict[str, Any] | None,
+        seed: int,
+        method: str = "composition",
+        pairing: Any = None,
+    ) -> None:
+        """Check the options, and make an empty model: what depends on data is made when it is trained."""
         for name, known, argument in ((encoder, ENCODERS, "encoder="), (generator, GENERATORS, "generator=")):
             if name not in known:
                 raise ValueError(unknown_key(name, known, f"the {argument} registry").args[0])
@@ -101,12 +117,13 @@ class GDE(CellModel):
             "encoder_kwargs": encoder_kwargs or {},
             "generator_kwargs": generator_kwargs or {},
             "seed": seed,
+            "method": method,
+            "pairing": pairing,
         }
         self.spec_: dict[str, Any] = {}
         self.representation_: dict[str, Any] = {}
         self.fitted_: dict[str, Any] = {}
         self.steps_ = 0
-        self.init_params_ = self._get_init_params(locals())
 
     # --- setup -----------------------------------------------------------------------------------------------------
 
@@ -125,7 +142,7 @@ class GDE(CellModel):
         min_cells: int = 1,
         drop_ungrouped: bool = False,
         **kwargs: Any,
-    ) -> GDE | None:
+    ) -> Self | None:
         """Name what the model reads, and get a model with default settings.
 
         Parameters
@@ -170,19 +187,23 @@ class GDE(CellModel):
             For views, missing groups or values, a single group, groups under ``min_cells``, and labels that are not
             constant within groups.
         """
-        setup_method_args = cls._get_setup_method_args(**locals())
+        return cls._set_up(adata, cls._get_setup_method_args(**locals()), kwargs)
+
+    @classmethod
+    def _set_up(cls, adata: AnnData, arguments: dict[str, Any], kwargs: dict[str, Any]) -> Self | None:
+        """Check everything, register, and make a model; scvi-tools passes ``source_registry`` when it loads one."""
         unexpected = set(kwargs) - {"source_registry"}
         if unexpected:
             msg = f"setup_anndata() got unexpected argument(s) {sorted(unexpected)}."
             raise TypeError(msg)
         check_anndata(adata, setup=True)
-        setup_method_args[SETUP_ARGS_KEY].pop("kwargs", None)
-        setup = Setup(**setup_method_args[SETUP_ARGS_KEY])
+        arguments[SETUP_ARGS_KEY].pop("kwargs", None)
+        setup = Setup(**arguments[SETUP_ARGS_KEY])
         loads = "source_registry" in kwargs
         setup.read(adata, training=not loads)
         representation = chosen_representation(kwargs["source_registry"]) if loads else setup.representation(adata)
         representation.check(adata)
-        manager = AnnDataManager(fields=setup_fields(setup, representation), setup_method_args=setup_method_args)
+        manager = AnnDataManager(fields=setup_fields(setup, representation), setup_method_args=arguments)
         manager.register_fields(adata, **kwargs)
         cls.register_manager(manager)
         return None if loads else cls(adata)
@@ -214,7 +235,7 @@ class GDE(CellModel):
         Parameters
         ----------
         max_epochs
-            Epochs; one shows each cell once in expectation and has at least 50 steps. Default 20, where no limit is
+            Epochs; one shows each cell once in expectation and has at least 50 steps. Default 15, where no limit is
             set.
         max_steps, max_seconds
             Other limits; the first one met counts, and the learning rate decays towards it. Only training that is

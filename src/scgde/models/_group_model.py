@@ -11,6 +11,7 @@ from anndata import AnnData
 from scgde._compat import SETUP_ARGS_KEY, BaseModelClass
 from scgde._validation import check_anndata, unknown_key
 from scgde.data import GroupedObs, Representation, Setup, chosen_representation, fingerprint
+from scgde.data._pairs import Pairing
 from scgde.models._inference import GroupEncoding, encode_groups
 from scgde.models._module import GDEModule
 
@@ -54,15 +55,24 @@ class GroupModel(BaseModelClass):
             check_anndata(adata)
             if self.is_trained_:
                 self.representation.check(adata)
-        obs = self.setup.read(adata, training=training)
+        return adata, self._known_batches(self.setup.read(adata, training=training))
+
+    def _whole(self, adata: AnnData, name: str) -> tuple[AnnData, GroupedObs]:
+        """All cells of an AnnData as one population, which needs no grouping column."""
+        check_anndata(adata)
+        if adata.n_obs == 0:
+            msg = f"{name}= received an AnnData without cells."
+            raise ValueError(msg)
+        self.representation.check(adata)
+        return adata, self._known_batches(self.setup.read_whole(adata, name))
+
+    def _known_batches(self, obs: GroupedObs) -> GroupedObs:
         if obs.batch is not None:
             unseen = [b for b in obs.batch[obs.index.codes >= 0].unique() if b not in self._batches]
             if unseen:
-                error = unknown_key(
-                    unseen[0], self._batches, f"the batches of training (batch_key={self.setup.batch_key!r})"
-                )
-                raise ValueError(error.args[0])
-        return adata, obs
+                what = f"the batches of training (batch_key={self.setup.batch_key!r})"
+                raise ValueError(unknown_key(unseen[0], self._batches, what).args[0])
+        return obs
 
     def _check_unchanged(self) -> None:
         state = self.registry_["field_registries"]["X"]["state_registry"]
@@ -76,6 +86,10 @@ class GroupModel(BaseModelClass):
                 "changed since setup. Run setup_anndata again and train, or pass the changed data as adata=."
             )
             raise ValueError(msg)
+
+    def _pairing(self, obs: GroupedObs, split: dict[str, np.ndarray]) -> Pairing | None:
+        """Pairs of groups to train on, where the model is trained on pairs."""
+        return None
 
     def _check_trained(self) -> None:
         if not self.is_trained_:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,19 +11,17 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from scgde.models._module import GDEModule
-from scgde.nn._random import CounterRandom
+from scgde.nn._random import GROUP_STRIDE, CounterRandom
 from scgde.nn.encoders._base import Chunk
-from scgde.nn.generators import Condition, InvertibleGenerator
+from scgde.nn.generators import Condition, Generator, InvertibleGenerator
 from scgde.nn.statistics import Mixtures
+from scgde.nn.transport import PairTransport
 
 #: Cells per chunk where the user does not say.
 BATCH_SIZE = 4096
 
 #: Cells that share one key of the noise generator.
 NOISE_BLOCK = 256
-
-#: Spreads the keys of groups over 32 bits, so that blocks of different groups do not meet.
-GROUP_STRIDE = 0x9E3779B1
 
 
 class GroupEncoding:
@@ -133,6 +132,8 @@ def generate(
     progress
         Whether to show a progress bar.
     """
+    generator = module.generator
+    assert isinstance(generator, Generator)
     width = min(NOISE_BLOCK, n_cells)
     n_blocks = -(-n_cells // width)
     latent, condition = module.latent(z), module.condition(z, mixtures)
@@ -147,51 +148,113 @@ def generate(
         of = group[job]
         part = Condition(condition.mixtures[of], condition.measured[of], None if batch is None else batch[job])
         random = CounterRandom(seed, 0, block[job] + (0 if same_noise else of * GROUP_STRIDE))
-        parts.append(module.restore(module.generator.sample(latent[of], width, part, random)).cpu())
+        parts.append(module.restore(generator.sample(latent[of], width, part, random)).cpu())
     return torch.cat(parts).view(len(z), n_blocks * width, -1)[:, :n_cells].numpy()
+
+
+class Ends(NamedTuple):
+    """Where cells come from and where they go, one row per population: embeddings, measured statistics, batches.
+
+    Parameters
+    ----------
+    z
+        (populations, n_latent).
+    mixtures
+        Measured statistics, or None to read them back from ``z``.
+    batch
+        (n_cells,) batch codes of the cells, where the model knows batches.
+    """
+
+    z: Tensor
+    mixtures: Mixtures | None
+    batch: Tensor | None = None
+
+    def select(self, index: Tensor) -> Ends:
+        """The populations at ``index``."""
+        return Ends(self.z[index], None if self.mixtures is None else self.mixtures[index], self.batch)
 
 
 @torch.inference_mode()
 def move(
     module: GDEModule,
     x: np.ndarray,
-    source: tuple[Tensor, Mixtures | None],
-    target: tuple[Tensor, Mixtures | None],
+    pair: np.ndarray,
+    source: Ends,
+    target: Ends,
     *,
-    source_batch: Tensor | None = None,
-    target_batch: Tensor | None = None,
+    t: np.ndarray | None = None,
     batch_size: int | None = None,
     progress: bool = False,
 ) -> np.ndarray:
-    """Transport cells: invert the flow under the source's embedding, run it under the target's.
+    """Move cells between populations, (times, n_cells, features) in the user's units.
 
     Parameters
     ----------
     module
-        A trained module with an invertible generator.
+        A trained module.
     x
-        (n_cells, features) cells of the source in the user's units.
+        (n_cells, features) cells of the sources in the user's units.
+    pair
+        (n_cells,) position of each cell's source and target in ``source`` and ``target``.
     source, target
-        Embedding (1, n_latent) and measured statistics, or None to read them back.
-    source_batch, target_batch
-        (n_cells,) batch codes where the model knows batches.
+        Populations, row by row.
+    t
+        Positions on the paths to return; by default the end alone.
     batch_size
         Cells in memory at a time.
     progress
         Whether to show a progress bar.
     """
-    generator = module.generator
-    assert isinstance(generator, InvertibleGenerator)
-    result = np.empty_like(x)
-    size = batch_size or BATCH_SIZE
-    for start in tqdm(range(0, len(x), size), desc="Transporting", disable=not progress):
-        stop = start + size
-        cells = module.standardize(torch.from_numpy(x[start:stop]).to(module.device))[None]
-        for step, (z, mixtures), batch in (
-            (generator.encode, source, source_batch),
-            (generator.decode, target, target_batch),
-        ):
-            codes = None if batch is None else batch[None, start:stop].to(module.device)
-            cells = step(cells, module.latent(z), module.condition(z, mixtures, codes))
-        result[start:stop] = module.restore(cells[0]).cpu().numpy()
+    times = np.ones(1) if t is None else t
+    result = np.empty((len(times), *x.shape), dtype=np.float32)
+    jobs = list(_blocks(pair, batch_size or BATCH_SIZE))
+    for rows, of in tqdm(jobs, desc="Transporting", disable=not progress):
+        # Blocks are padded by repeating cells, whose results are written twice.
+        cells = module.standardize(torch.from_numpy(x[rows]).to(module.device))
+        start, end = (
+            each.select(of)._replace(batch=None if each.batch is None else each.batch[rows])
+            for each in (source, target)
+        )
+        for i, moved in enumerate(_paths(module, cells, start, end, times.tolist())):
+            result[i, rows] = module.restore(moved).cpu().numpy()
     return result
+
+
+def _blocks(pair: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """Rows of cells (blocks, cells) and the pairs they belong to (blocks,): cells of a block belong to one pair."""
+    order = np.argsort(pair, kind="stable")
+    starts = np.flatnonzero(np.diff(pair[order], prepend=-1))
+    blocks = [
+        part
+        for rows in np.split(order, starts[1:])
+        for part in np.split(rows, range(NOISE_BLOCK, len(rows), NOISE_BLOCK))
+    ]
+    blocks.sort(key=len)
+    while blocks:
+        n = max(1, size // len(blocks[-1]))
+        chunk, blocks = blocks[-n:], blocks[:-n]
+        width = min(len(chunk[-1]), size)
+        for start in range(0, len(chunk[-1]), width):
+            index = np.minimum(np.arange(start, start + width), np.array([len(rows) for rows in chunk])[:, None] - 1)
+            rows = np.stack([rows[i] for rows, i in zip(chunk, index, strict=True)])
+            yield rows, torch.from_numpy(pair[rows[:, 0]])
+
+
+def _paths(module: GDEModule, x: Tensor, source: Ends, target: Ends, times: list[float]) -> Iterator[Tensor]:
+    """Cells (blocks, cells, features) at each time of their paths."""
+    start, end = (module.condition(each.z, each.mixtures, each.batch) for each in (source, target))
+    generator = module.generator
+    if isinstance(generator, PairTransport):
+        yield from generator.path(x, module.latent(source.z), module.latent(target.z), start, end, times)
+        return
+    assert isinstance(generator, InvertibleGenerator)
+    noise = generator.encode(x, module.latent(source.z), start)
+    first, last = (module.statistics.vectorize(condition.mixtures) for condition in (start, end))
+    for t in times:
+        # The ends are taken as they are: read back from their vectors they would differ in their last digits.
+        if t in (0, 1):
+            condition = (start, end)[int(t)]
+        else:
+            mixtures = module.statistics.devectorize(torch.lerp(first, last, t))
+            condition = Condition(mixtures, torch.lerp(start.measured, end.measured, t), end.batch)
+        yield generator.decode(noise, module.latent(torch.lerp(source.z, target.z, t)), condition)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from scgde.nn.encoders import ENCODERS, Encoder
 from scgde.nn.generators import GENERATORS, Condition, Generator
 from scgde.nn.statistics import Mixtures, MixtureStatistics
+from scgde.nn.transport import TRANSPORTS, PairTransport
 
 #: Total variance of the code in an embedding, relative to that of the statistics. The statistics carry the geometry.
 CODE_VARIANCE = 0.1
@@ -25,7 +26,7 @@ class GDEModule(nn.Module):
 
     statistics: MixtureStatistics
     encoder: Encoder
-    generator: Generator
+    generator: Generator | PairTransport
     shift: Tensor
     scale: Tensor
     code_center: Tensor
@@ -48,6 +49,7 @@ class GDEModule(nn.Module):
         encoder_kwargs: dict[str, Any],
         generator_kwargs: dict[str, Any],
         seed: int,
+        method: str = "composition",
         statistics: MixtureStatistics | None = None,
     ) -> None:
         """Make the parts. Initial weights are a function of ``seed`` alone.
@@ -62,6 +64,8 @@ class GDEModule(nn.Module):
             Their options.
         seed
             Seed of the initial weights.
+        method
+            "composition", with a generator of single populations, or the name of a transport of pairs in its place.
         statistics
             Fitted statistics; without, empty ones for a saved state to fill.
         """
@@ -70,7 +74,8 @@ class GDEModule(nn.Module):
             torch.manual_seed(seed)
             self.encoder = ENCODERS[encoder](n_features, n_code, **encoder_kwargs)
             n_latent = n_coordinates + n_code
-            self.generator = GENERATORS[generator](n_features, n_latent, n_batch, **generator_kwargs)
+            kind = GENERATORS[generator] if method == "composition" else TRANSPORTS[method]
+            self.generator = kind(n_features, n_latent, n_batch, **generator_kwargs)
         if statistics is None:
             statistics = MixtureStatistics(n_features, n_components, n_coordinates)
         self.statistics = statistics

@@ -11,6 +11,7 @@ from anndata import AnnData, ImplicitModificationWarning
 
 from scgde._constants import EMBEDDING, GROUPS, SETTINGS, STANDARD_ERRORS
 from scgde.data import GroupedObs, Representation
+from scgde.data._genes import GeneSpace
 
 
 def embedding_frame(z: np.ndarray, index: pd.Index) -> pd.DataFrame:
@@ -56,9 +57,17 @@ def _writable(column: pd.Series) -> pd.Series:
     return column.astype(object) if column.dtype.name == "string" else column
 
 
-def cells_anndata(x: np.ndarray, obs: pd.DataFrame, representation: Representation) -> AnnData:
-    """AnnData of generated or transported cells: X is the representation, as is obsm where the user keeps it there."""
-    adata = AnnData(x, obs=obs, var=pd.DataFrame(index=representation.feature_names))
+def cells_anndata(
+    x: np.ndarray, obs: pd.DataFrame, representation: Representation, genes: GeneSpace | None = None
+) -> AnnData:
+    """AnnData of generated or transported cells.
+
+    X is the representation, as is obsm where the user keeps it there; with ``genes``, X is gene expression.
+    """
+    if genes is None:
+        adata = AnnData(x, obs=obs, var=pd.DataFrame(index=representation.feature_names))
+    else:
+        adata = AnnData(genes.restore(x), obs=obs, var=pd.DataFrame(index=genes.var_names))
     if representation.obsm_key is not None:
         adata.obsm[representation.obsm_key] = x
     return adata

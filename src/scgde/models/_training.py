@@ -21,12 +21,16 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from scgde._compat import ProgressBar, SimpleLogger
 from scgde.data import GroupBatch, GroupDataModule
 from scgde.models._module import GDEModule
-from scgde.nn._random import CounterRandom
-from scgde.nn.generators import Condition
+from scgde.nn._random import GROUP_STRIDE, CounterRandom
+from scgde.nn.generators import Condition, Generator
 from scgde.nn.statistics import Mixtures
 
 #: Noise and times drawn per held-out cell at each validation.
 VALIDATION_DRAWS = 4
+
+#: The weights are averaged over about a sixth of the budget, and over at most 500 steps: a longer average of a short
+#: run would still hold the weights it began with.
+AVERAGED_SHARE, MAX_EMA_DECAY = 1 / 6, 0.998
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,13 @@ class Budget:
         if self.max_seconds:
             parts.append(seconds / self.max_seconds)
         return min(1.0, max(parts))
+
+    @property
+    def ema_decay(self) -> float:
+        """Default decay of the average of the weights."""
+        if not self.max_steps:
+            return MAX_EMA_DECAY
+        return min(MAX_EMA_DECAY, max(0.0, 1 - 1 / (AVERAGED_SHARE * self.max_steps)))
 
 
 class GDETrainingPlan(pl.LightningModule):
@@ -79,7 +90,7 @@ class GDETrainingPlan(pl.LightningModule):
         self.started = time.monotonic()
 
     def loss(self, batch: GroupBatch, *, step: int, measured: Tensor) -> Tensor:
-        """Loss of each group, (groups,).
+        """Loss of each group, (groups,), or of each pair of groups, (pairs,).
 
         Parameters
         ----------
@@ -103,9 +114,21 @@ class GDETrainingPlan(pl.LightningModule):
                 )
             )
         latent = torch.cat([coordinates / module.statistics.spread, module.encoder(batch.x, batch.weight)], dim=-1)
-        random = CounterRandom(self.seed, step, batch.group)
         condition = Condition(mixtures, measured.float(), batch.batch_score)
-        return module.generator.loss(batch.x_score, batch.weight_score, latent, condition, random)
+        generator = module.generator
+        if isinstance(generator, Generator):
+            random = CounterRandom(self.seed, step, batch.group)
+            return generator.loss(batch.x_score, batch.weight_score, latent, condition, random)
+        assert batch.pairs is not None
+        group, (source, target) = batch.group[batch.pairs], batch.pairs.T
+        random = CounterRandom(self.seed, step, group[:, 0] * GROUP_STRIDE + group[:, 1])
+        return generator.loss(
+            (batch.x_score[source], batch.x_score[target]),
+            (batch.weight_score[source], batch.weight_score[target]),
+            (latent[source], latent[target]),
+            (condition[source], condition[target]),
+            random,
+        )
 
     def training_step(self, batch: GroupBatch, batch_idx: int) -> Tensor:
         """Mean loss over the groups of a step."""

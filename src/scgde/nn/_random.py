@@ -16,6 +16,9 @@ _MASK = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _KEY_INCREMENTS = (0x9E3779B9, 0xBB67AE85)
 
+#: Spreads pairs of keys (a group and a block, two groups) over 32 bits, so that they do not meet.
+GROUP_STRIDE = 0x9E3779B1
+
 #: What a number is used for. Each use has its own stream, so that no two of them share numbers.
 STREAMS = {
     name: number

@@ -29,6 +29,11 @@ class Condition:
     measured: Tensor
     batch: Tensor | None = None
 
+    def __getitem__(self, index: Tensor) -> Condition:
+        """The condition of the groups at ``index``."""
+        batch = None if self.batch is None else self.batch[index]
+        return Condition(self.mixtures[index], self.measured[index], batch)
+
 
 class Generator(nn.Module):
     """Base of all generators. Everything is in standardised features; ``z`` is the embedding in units of its spread.
