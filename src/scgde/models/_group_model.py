@@ -60,9 +60,6 @@ class GroupModel(BaseModelClass):
     def _whole(self, adata: AnnData, name: str) -> tuple[AnnData, GroupedObs]:
         """All cells of an AnnData as one population, which needs no grouping column."""
         check_anndata(adata)
-        if adata.n_obs == 0:
-            msg = f"{name}= received an AnnData without cells."
-            raise ValueError(msg)
         self.representation.check(adata)
         return adata, self._known_batches(self.setup.read_whole(adata, name))
 
