@@ -241,6 +241,13 @@ class CellModel(GroupModel):
         if not len(positions):
             msg = f"{name}= names no group. Pass at least one key{', or None for all groups' * (name == 'groups')}."
             raise ValueError(msg)
+        return self._encoded(data, obs, positions, exact, size)
+
+    def _encoded(
+        self, data: AnnData, obs: GroupedObs, positions: np.ndarray, exact: bool, size: int | None
+    ) -> Populations:
+        """The groups at ``positions``."""
+        index = obs.index
         unique, place = np.unique(positions, return_inverse=True)
         encoding = self._encode(data, obs, unique, size)
         names = [

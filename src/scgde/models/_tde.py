@@ -14,11 +14,12 @@ from scgde._constants import TDE_KEY
 from scgde._validation import unknown_key
 from scgde.data import GroupedObs
 from scgde.data._pairs import PAIRINGS, Pairing
+from scgde.models._forecast import ForecastModel
 from scgde.models._gde import GDE
 from scgde.nn.transport import TRANSPORTS
 
 
-class TDE(GDE):
+class TDE(ForecastModel):
     """Transport of cells between any two populations: donors, clones at several times, perturbations.
 
     The unit is the group, or with ``time_key`` the group at a time. All populations train the model, also those of

@@ -10,6 +10,7 @@ import torch
 from anndata import AnnData
 
 from scgde._constants import PATH_TIME, SOURCE, TARGET
+from scgde.data import GroupedObs
 from scgde.models._cells import CellModel, Populations, as_embedding, check_least
 from scgde.models._inference import Ends, generate, move
 from scgde.nn.generators import GENERATORS
@@ -162,9 +163,13 @@ class TransportModel(CellModel):
             obs = pd.DataFrame(index=names if len(set(names)) == len(names) else list(map(str, range(len(names)))))
             return Moving(x.reshape(-1, x.shape[-1]), obs, pair, None if codes is None else codes.numpy().ravel(), None)
         data, groups = self._whole(source, SOURCE) if isinstance(source, AnnData) else self._read(adata)
+        return self._cells_of(data, groups, start.positions)
+
+    def _cells_of(self, data: AnnData, groups: GroupedObs, positions: np.ndarray) -> Moving:
+        """Cells of the groups at ``positions``, in that order."""
         order = np.argsort(groups.index.codes, kind="stable")
         bounds = np.searchsorted(groups.index.codes[order], np.arange(len(groups.index) + 1))
-        parts = [order[bounds[i] : bounds[i + 1]] for i in start.positions]
+        parts = [order[bounds[i] : bounds[i + 1]] for i in positions]
         pair, rows = np.repeat(np.arange(len(parts)), [len(part) for part in parts]), np.concatenate(parts)
         batches = self._batch_codes(groups)
         x = self.representation.read(data)[rows]

@@ -1,0 +1,265 @@
+"""Forecasting the population of a group at a time at which it was not seen."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+
+from scgde._validation import check_columns, check_constant, unknown_key
+from scgde.data import GroupedObs
+from scgde.forecasting import FORECASTERS, Forecaster, Growth, precision_weights
+from scgde.models._gde import GDE
+from scgde.uncertainty import ConformalNovelty
+
+#: Groups whose p-value lies below this are far from those that the forecaster has seen.
+FAR = 0.01
+
+
+class ForecastModel(GDE):
+    """A model that learns, from groups seen at two times, how embeddings change between them."""
+
+    forecasters_: dict[str, Any]
+
+    def fit_forecaster(
+        self, source_time: Any, target_time: Any, kind: str = "ridge", *, condition_keys: list[str] | None = None
+    ) -> pd.DataFrame:
+        """Learn to predict embeddings at ``target_time`` from those at ``source_time``.
+
+        It learns from the training groups that are seen at both times, each weighted by how precisely its embeddings
+        are known. The growth of the groups, relative to the number of cells sampled at each time, is learned too.
+
+        Parameters
+        ----------
+        source_time, target_time
+            Values of the time column.
+        kind
+            "ridge" (linear), "mlp" (a network, where cross-validation prefers it), or "mixture" (a mixture density,
+            with at least 30 pairs).
+        condition_keys
+            Columns of ``.obs``, constant within groups, that the forecast may depend on.
+
+        Returns
+        -------
+        Cross-validated mean squared error of the forecast in held-out groups, beside those of no change, of the mean
+        change and of the mean target; with the number of pairs.
+
+        Raises
+        ------
+        KeyError
+            For unknown times, kinds and columns.
+        ValueError
+            Without times, and with fewer than three pairs.
+        """
+        self._check_trained()
+        if kind not in FORECASTERS:
+            raise ValueError(unknown_key(kind, FORECASTERS, "the forecasters (kind=)").args[0])
+        adata, obs = self._read(None, training=True)
+        train = np.ones(len(obs.index), dtype=bool) if obs.split is None else obs.split == "train"
+        at = [np.flatnonzero(self._is_at(obs, time) & train) for time in (source_time, target_time)]
+        _, first, second = np.intersect1d(obs.unit[at[0]], obs.unit[at[1]], return_indices=True)
+        source, target = at[0][first], at[1][second]
+        if len(source) < 3:
+            msg = (
+                f"{len(source)} training groups are seen at both {source_time!r} and {target_time!r}; at least 3 pairs "
+                "are needed to learn a forecast."
+            )
+            raise ValueError(msg)
+        z = self._encode(adata, obs, None, None).z.cpu().double().numpy()
+        counts, seed = obs.index.counts, self.options["seed"]
+        categories = self._categories(adata, condition_keys or [])
+        forecaster = FORECASTERS[kind](seed=seed).fit(
+            z[source],
+            z[target],
+            precision_weights(counts[source], counts[target]),
+            self._conditions(adata, obs, categories)[source] if categories else None,
+        )
+        depth_ratio = counts[self._is_at(obs, target_time)].sum() / counts[self._is_at(obs, source_time)].sum()
+        growth = Growth(seed=seed).fit(z[source], counts[source], counts[target], depth_ratio)
+        novelty = ConformalNovelty(z[at[0]])
+        self.forecasters_[_name(source_time, target_time)] = {
+            "forecaster": forecaster.state(),
+            "growth": growth.state(),
+            "novelty": novelty.state(),
+            "categories": categories,
+        }
+        errors = {**forecaster.cv_error_, "n_pairs": len(source), "kind": forecaster.kind_used}
+        return pd.DataFrame(errors, index=[_name(source_time, target_time)])
+
+    def forecast(
+        self,
+        source_time: Any,
+        target_time: Any,
+        adata: AnnData | None = None,
+        *,
+        groups: Any = "orphans",
+        n_draws: int = 0,
+        space: str = "rep",
+        seed: int = 0,
+        batch_size: int | None = None,
+        progress: bool = False,
+    ) -> AnnData:
+        """Forecast groups at ``target_time``: predict their embeddings, and move their cells there.
+
+        Parameters
+        ----------
+        source_time, target_time
+            As in :meth:`fit_forecaster`.
+        adata
+            Data with the groups, which need not have been seen; by default the training data.
+        groups
+            "orphans": those seen at the source time and not at the target time; "all" at the source time; or a list of
+            keys without the time.
+        n_draws
+            Number of draws of each predicted embedding, which carry its uncertainty; 0 moves cells to its mean.
+        space
+            "rep" or "genes", as in :meth:`transport`.
+        seed
+            Seed of the draws.
+        batch_size
+            Cells in memory at a time.
+        progress
+            Whether to show a progress bar.
+
+        Returns
+        -------
+        AnnData with the moved cells; in ``.obs`` the columns of the source's cells, ``source``, ``target``, ``weight``
+        (predicted growth of the cell's group, relative to the mean of a cell's mass), and ``draw`` where there are
+        several. ``.uns["forecast"]`` holds the predicted ``embedding`` (groups, latent) and ``groups``, a table with
+        ``log_growth`` and ``p_value``: how far a group's source embedding lies from those the forecaster has seen.
+
+        Raises
+        ------
+        RuntimeError
+            Where no forecaster was fitted for these times.
+        KeyError
+            For unknown times and groups.
+        ValueError
+            Where there is no group to forecast.
+
+        Warns
+        -----
+        UserWarning
+            For groups with a p-value below .01: the forecast extrapolates.
+        """
+        self._check_trained()
+        self._check_moves()
+        fitted = self._fitted_forecaster(source_time, target_time)
+        data = self.adata if adata is None else adata
+        self._check_space(space, data)
+        data, obs = self._read(adata)
+        positions = self._forecast_groups(obs, source_time, target_time, groups)
+        start = self._encoded(data, obs, positions, True, batch_size)
+        z = start.z.cpu().double().numpy()
+        categories = fitted["categories"]
+        condition = self._conditions(data, obs, categories)[positions] if categories else None
+        forecaster = Forecaster.from_state(fitted["forecaster"])
+        mean = forecaster.predict(z, condition)
+        table = obs.index.table.iloc[positions].set_axis(list(map(str, range(len(positions)))))
+        table["log_growth"] = Growth.from_state(fitted["growth"]).predict_log_growth(z)
+        table["p_value"] = ConformalNovelty.from_state(fitted["novelty"]).p_values(z)
+        _warn_far(table["p_value"].to_numpy(), start.names)
+        targets = forecaster.sample(z, n_draws, condition, seed=seed) if n_draws else mean[None]
+        cells = self._cells_of(data, obs, positions)
+        parts = []
+        for draw, target in enumerate(targets):
+            ends = start._replace(z=torch.from_numpy(target).to(start.z), mixtures=None)
+            x = self._move(cells, start, ends, np.ones(1), None, batch_size, progress)[0]
+            moved = cells.obs.assign(
+                source=np.array(start.names, dtype=object)[cells.pair],
+                target=str(target_time),
+                weight=np.exp(table["log_growth"].to_numpy())[cells.pair],
+            )
+            if n_draws:
+                moved = moved.assign(draw=draw).set_axis([f"{name}-{draw}" for name in moved.index])
+            parts.append((x, moved))
+        result = self._cells_anndata(
+            np.concatenate([x for x, _ in parts]), pd.concat([moved for _, moved in parts]), space, data
+        )
+        result.uns["forecast"] = {"embedding": mean.astype(np.float32), "groups": table}
+        return result
+
+    # --- which groups, which times ---------------------------------------------------------------------------------
+
+    def _is_at(self, obs: GroupedObs, time: Any) -> np.ndarray:
+        key = self.setup.time_key
+        if key is None or obs.time is None:
+            msg = "The model knows no times. Set it up with time_key=."
+            raise ValueError(msg)
+        values = obs.index.table[key].astype(object)
+        known = list(dict.fromkeys(values.iloc[np.argsort(obs.time, kind="stable")]))
+        matches = [value for value in known if value == time] or [value for value in known if str(value) == str(time)]
+        if not matches:
+            raise KeyError(unknown_key(time, known, f"the times (time_key={key!r})").args[0])
+        return (values == matches[0]).to_numpy()
+
+    def _fitted_forecaster(self, source_time: Any, target_time: Any) -> dict[str, Any]:
+        name = _name(source_time, target_time)
+        if name not in self.forecasters_:
+            fitted = ", ".join(self.forecasters_) or "none"
+            msg = (
+                f"No forecaster was fitted for {name} (fitted: {fitted}). Call "
+                f"model.fit_forecaster({source_time!r}, {target_time!r}) first."
+            )
+            raise RuntimeError(msg)
+        return self.forecasters_[name]
+
+    def _forecast_groups(self, obs: GroupedObs, source_time: Any, target_time: Any, groups: Any) -> np.ndarray:
+        positions = np.flatnonzero(self._is_at(obs, source_time))
+        if isinstance(groups, str) and groups == "orphans":
+            known = obs.index.table[self.setup.time_key].astype(str) == str(target_time)
+            positions = positions[~np.isin(obs.unit[positions], obs.unit[known.to_numpy()])]
+        elif not (isinstance(groups, str) and groups == "all"):
+            keys = groups if isinstance(groups, list) else [groups]
+            keys = [(*key, source_time) if isinstance(key, tuple) else (key, source_time) for key in keys]
+            positions = obs.index.positions(keys)
+        if not len(positions):
+            msg = (
+                f"No group is seen at {source_time!r} and not at {target_time!r}. Pass groups='all', or keys of groups."
+            )
+            raise ValueError(msg)
+        return positions
+
+    # --- conditions ------------------------------------------------------------------------------------------------
+
+    def _categories(self, adata: AnnData, keys: list[str]) -> dict[str, list[Any]]:
+        """Categories of each condition column; an empty list for numbers."""
+        check_columns(adata, keys, "condition_keys")
+        return {
+            key: [] if pd.api.types.is_numeric_dtype(adata.obs[key]) else sorted(map(str, adata.obs[key].unique()))
+            for key in keys
+        }
+
+    def _conditions(self, adata: AnnData, obs: GroupedObs, categories: dict[str, list[Any]]) -> np.ndarray:
+        """(groups, conditions) numbers, and one column per category."""
+        check_columns(adata, list(categories), "condition_keys")
+        columns = []
+        for key, known in categories.items():
+            values = check_constant(adata.obs[key], obs.index.codes, obs.index.names, "condition_keys")
+            if not known:
+                columns.append(values.to_numpy(dtype=float)[:, None])
+                continue
+            unseen = [value for value in values.astype(str).unique() if value not in known]
+            if unseen:
+                raise KeyError(unknown_key(unseen[0], known, f"the values of {key!r} (condition_keys=)").args[0])
+            columns.append((values.astype(str).to_numpy()[:, None] == np.array(known)).astype(float))
+        return np.concatenate(columns, axis=1)
+
+
+def _name(source_time: Any, target_time: Any) -> str:
+    return f"{source_time} -> {target_time}"
+
+
+def _warn_far(p_values: np.ndarray, names: list[str]) -> None:
+    far = np.flatnonzero(p_values < FAR)
+    if len(far):
+        some = ", ".join(names[i] for i in far[:5]) + (", …" if len(far) > 5 else "")
+        msg = (
+            f"{len(far)} of {len(names)} groups lie far from those that the forecaster has seen (p < {FAR}): {some}. "
+            "Their forecasts extrapolate."
+        )
+        warnings.warn(msg, UserWarning, stacklevel=3)

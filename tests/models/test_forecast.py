@@ -1,0 +1,98 @@
+"""Forecasts of groups at a time at which they were not seen."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+
+from scgde import TDE
+
+SHIFT = np.array([8.0, 0, -4])
+
+
+@pytest.fixture(scope="module")
+def adata():
+    """40 clones on day 2, which all shift by the same on day 4; 12 are seen on both days, and grow threefold."""
+    rng = np.random.default_rng(0)
+    x, rows = [], []
+    for clone in range(40):
+        center = 3 * rng.normal(size=3)
+        for day, n in (("2", 20), ("4", 60)):
+            if day == "4" and clone >= 12:
+                continue
+            x.append(rng.normal(size=(n, 3)) + center + SHIFT * (day == "4"))
+            rows += [(f"clone_{clone:02d}", day, "ab"[clone % 2])] * n
+    obs = pd.DataFrame(rows, columns=["clone", "day", "drug"], index=[f"cell{i}" for i in range(len(rows))])
+    return AnnData(np.concatenate(x).astype(np.float32), obs=obs, var=pd.DataFrame(index=["a", "b", "c"]))
+
+
+@pytest.fixture(scope="module")
+def model(adata, tiny):
+    TDE.setup_anndata(adata, "clone", time_key="day")
+    model = TDE(adata, **{**tiny.options, "n_components": 1})
+    model.train(max_steps=3, validation_size=0.0, **tiny.train)
+    return model
+
+
+def test_orphans_go_where_the_pairs_went(model, adata):
+    errors = model.fit_forecaster("2", "4")
+    assert errors["n_pairs"].item() == 12
+    assert errors["forecast"].item() < 0.2 * errors["no_change"].item()
+    cells = model.forecast("2", "4")
+    table = cells.uns["forecast"]["groups"]
+    assert table["clone"].tolist() == [f"clone_{i:02d}" for i in range(12, 40)]
+    start = adata[cells.obs_names]
+    shift = pd.DataFrame(cells.X - start.X).groupby(start.obs["clone"].to_numpy()).mean()
+    np.testing.assert_allclose(shift.mean(), SHIFT, atol=0.6)
+    assert cells.uns["forecast"]["embedding"].shape == (28, 6)
+    assert table["p_value"].between(0, 1).all()
+
+
+def test_growth_is_relative_to_sampling(model):
+    model.fit_forecaster("2", "4")
+    cells = model.forecast("2", "4", groups=["clone_20"])
+    # 12 clones of 60 cells after 40 of 20: each grew threefold where the total fell to .9.
+    assert cells.obs["weight"].to_numpy() == pytest.approx(3 / 0.9, rel=0.1)
+
+
+def test_draws_carry_uncertainty(model):
+    model.fit_forecaster("2", "4")
+    cells = model.forecast("2", "4", groups=["clone_20"], n_draws=4)
+    assert cells.n_obs == 80
+    assert cells.obs_names.is_unique
+    means = pd.DataFrame(cells.X).groupby(cells.obs["draw"].to_numpy()).mean()
+    assert (means.std() > 1e-3).all()
+    again = model.forecast("2", "4", groups=["clone_20"], n_draws=4)
+    np.testing.assert_array_equal(cells.X, again.X)
+
+
+def test_far_groups_are_told(model, adata):
+    model.fit_forecaster("2", "4")
+    table = model.forecast("2", "4", groups="all").uns["forecast"]["groups"]
+    assert len(table) == 40
+    far = adata[(adata.obs["day"] == "2").to_numpy()][:20].copy()
+    far.X += 300
+    assert model.forecast("2", "4", far).uns["forecast"]["groups"]["p_value"].max() <= 1 / 41 + 1e-9
+
+
+def test_conditions_and_saving(model, tmp_path):
+    model.fit_forecaster("2", "4", condition_keys=["drug"])
+    expected = model.forecast("2", "4")
+    model.save(tmp_path / "model")
+    loaded = TDE.load(tmp_path / "model", adata=model.adata.copy(), accelerator="cpu")
+    np.testing.assert_allclose(loaded.forecast("2", "4").X, expected.X, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda m: m.fit_forecaster("2", "5"), KeyError, "'5' is not in the times.*'2', '4'"),
+        (lambda m: m.fit_forecaster("2", "4", "rigde"), ValueError, "rigde.*ridge"),
+        (lambda m: m.fit_forecaster("2", "4", condition_keys=["durg"]), KeyError, "durg.*drug"),
+        (lambda m: m.forecast("4", "2"), RuntimeError, "No forecaster was fitted for 4 -> 2"),
+    ],
+)
+def test_bad_input(model, call, error, message):
+    model.fit_forecaster("2", "4")
+    with pytest.raises(error, match=message):
+        call(model)
