@@ -40,4 +40,4 @@ def time_values(column: pd.Series) -> np.ndarray:
         raise ValueError(msg)
     if isinstance(dtype, pd.CategoricalDtype):
         return numbers[column.cat.codes.to_numpy()]
-    return pd.Series(numbers, index=pd.Index(levels)).loc[column.to_numpy()].to_numpy()
+    return pd.Series(numbers, index=pd.Index(levels)).loc[column.to_numpy()].to_numpy(copy=True)
