@@ -13,6 +13,7 @@ from anndata import AnnData
 import scgde
 from scgde import GDE
 from scgde.cli import main
+from scgde.datasets import simulate_clones
 
 TRAIN = ["--max-steps", "2", "--n-latent", "6"]
 
@@ -288,3 +289,25 @@ def test_demo_says_whether_the_learned_part_helps(gain, said):
     from scgde._demo import verdict
 
     assert said in verdict(pd.Series(gain))
+
+
+def test_transport_forecasts_orphans(tmp_path, capsys):
+    observed, _ = simulate_clones(30, (10, 20), orphan_fraction=0.5, n_truth_cells=2, seed=0)
+    observed.write_h5ad(tmp_path / "clones.h5ad")
+    options = ["--groupby", "clone", "--time-key", "day", "--source-time", "4", "--target-time", "6", "--max-steps", "3"]
+    out = tmp_path / "later.h5ad"
+    assert main(["transport", str(tmp_path / "clones.h5ad"), *options, "--out", str(out)]) == 0
+    assert "Squared error of the predicted embedding" in capsys.readouterr().out
+    cells = anndata.read_h5ad(out)
+    assert (cells.obs["target"] == "6").all()
+    seen = set(observed.obs["clone"][(observed.obs["day"] == "6").to_numpy()])
+    assert not set(cells.uns["forecast"]["groups"]["clone"]) & seen
+    assert len(cells.uns["forecast"]["embedding"]) == len(cells.uns["forecast"]["groups"])
+
+
+def test_transport_needs_a_time(tmp_path, capsys):
+    observed, _ = simulate_clones(10, (5, 9), n_truth_cells=2, seed=0)
+    observed.write_h5ad(tmp_path / "clones.h5ad")
+    options = ["--groupby", "clone", "--source-time", "4", "--target-time", "6"]
+    assert main(["transport", str(tmp_path / "clones.h5ad"), *options, "--out", str(tmp_path / "o.h5ad")]) == 2
+    assert "--time-key is missing" in capsys.readouterr().err

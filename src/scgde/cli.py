@@ -1,4 +1,4 @@
-"""The command line: ``scgde demo`` and ``scgde embed``.
+"""The command line: ``scgde demo``, ``scgde embed`` and ``scgde transport``.
 
 Imports are local to the commands: ``scgde --help`` does not wait for torch.
 """
@@ -19,7 +19,18 @@ import scgde
 from scgde._files import check_output, write_atomically
 
 #: Options of ``embed`` by what they are passed to. None has a default here: those of the library count.
-SETUP = ("groupby", "use_rep", "layer", "labels", "batch_key", "weight_key", "split_key", "min_cells", "drop_ungrouped")
+SETUP = (
+    "groupby",
+    "use_rep",
+    "layer",
+    "labels",
+    "batch_key",
+    "weight_key",
+    "split_key",
+    "min_cells",
+    "drop_ungrouped",
+    "time_key",
+)
 MODEL = ("n_latent", "seed")
 TRAINING = ("max_epochs", "max_steps", "max_seconds")
 
@@ -90,12 +101,39 @@ def _embed(args: argparse.Namespace) -> None:
     print(f"  .obsm[{'X_' + key!r}]     the embedding of each cell's group")
 
 
-def _trained_model(adata: Any, given: dict[str, Any]) -> Any:
+def _transport(args: argparse.Namespace) -> None:
+    given = vars(args)
+    _check_files(args)
+    for name, what in (("groupby", "the column(s) that make the groups"), ("time_key", "the column with the time")):
+        if name not in given:
+            msg = f"{name}= is missing: name {what}."
+            raise ValueError(msg)
+
+    import anndata
+
+    adata = anndata.read_h5ad(args.file)
+    model = _trained_model(adata, given, scgde.TDE)
+    errors = model.fit_forecaster(args.source_time, args.target_time, args.kind)
+    cells = model.forecast(args.source_time, args.target_time, groups="all" if args.all_groups else "orphans")
+    write_atomically(cells, args.out)
+    if "save_model" in given:
+        model.save(args.save_model, overwrite=args.overwrite)
+    groups = cells.uns["forecast"]["groups"]
+    print(f"Forecast {len(groups)} groups, {cells.n_obs:,} cells, from {args.source_time} to {args.target_time}.")
+    print("Squared error of the predicted embedding in held-out groups:")
+    print(errors.to_string())
+    print(f"Written to {args.out}:")
+    print("  .X                 the cells at the target time; .obs: source, target, weight (growth)")
+    print("  .uns['forecast']   predicted embedding; groups with log_growth and p_value (small: extrapolation)")
+
+
+def _trained_model(adata: Any, given: dict[str, Any], kind: Any = None) -> Any:
     setup = {name: given[name] for name in SETUP if name in given}
     if len(setup["groupby"]) == 1:
         setup["groupby"] = setup["groupby"][0]
-    scgde.GDE.setup_anndata(adata, **setup)
-    model = scgde.GDE(adata, **{name: given[name] for name in MODEL if name in given})
+    kind = kind or scgde.GDE
+    kind.setup_anndata(adata, **setup)
+    model = kind(adata, **{name: given[name] for name in MODEL if name in given})
     model.train(**{name: given[name] for name in TRAINING if name in given})
     return model
 
@@ -106,7 +144,7 @@ def _check_files(args: argparse.Namespace) -> None:
         msg = f"There is no file {str(args.file)!r}."
         raise FileNotFoundError(msg)
     check_output(args.out, overwrite=args.overwrite)
-    if args.model is not None and not args.model.is_dir():
+    if getattr(args, "model", None) is not None and not args.model.is_dir():
         msg = f"There is no saved model at {str(args.model)!r}: name a folder that save_model= has made."
         raise FileNotFoundError(msg)
     save_model = getattr(args, "save_model", None)
@@ -130,6 +168,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, run, add, text in (
         ("demo", _demo, _add_demo, "simulate a cohort, train on it, and show what comes out"),
         ("embed", _embed, _add_embed, "train on an .h5ad file and write it with an embedding of its groups"),
+        ("transport", _transport, _add_transport, "forecast groups at a time at which they were not seen"),
     ):
         command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         add(command)
@@ -146,10 +185,29 @@ def _add_demo(command: argparse.ArgumentParser) -> None:
 
 
 def _add_embed(command: argparse.ArgumentParser) -> None:
+    _add_training(command)
+    command.add_argument("--model", type=Path, metavar="DIR", help="embed with a saved model, without training")
+    text = "name of the results in .uns and .obsm"
+    command.add_argument("--key-added", default=argparse.SUPPRESS, help=text, metavar="KEY")
+
+
+def _add_transport(command: argparse.ArgumentParser) -> None:
+    _add_training(command)
+    text = "column with the time: numbers, or an ordered categorical"
+    command.add_argument("--time-key", default=argparse.SUPPRESS, metavar="COLUMN", help=text)
+    command.add_argument("--source-time", required=True, metavar="TIME", help="time of the cells that are moved")
+    command.add_argument("--target-time", required=True, metavar="TIME", help="time that they are moved to")
+    text = "forecaster: ridge, mlp or mixture (default: %(default)s)"
+    command.add_argument("--kind", default="ridge", metavar="KIND", help=text)
+    text = "forecast all groups at the source time, not only those that the target time lacks"
+    command.add_argument("--all-groups", action="store_true", help=text)
+
+
+def _add_training(command: argparse.ArgumentParser) -> None:
+    """Options of every command that trains on a file."""
     command.add_argument("file", type=Path, metavar="FILE.h5ad", help="cells")
     command.add_argument("--out", type=Path, required=True, metavar="OUT.h5ad", help="file to write")
     command.add_argument("--overwrite", action="store_true", help="replace the output where it exists")
-    command.add_argument("--model", type=Path, metavar="DIR", help="embed with a saved model, without training")
 
     def add(flag: str, text: str, **kwargs: Any) -> None:
         command.add_argument(flag, default=argparse.SUPPRESS, help=text, **kwargs)
@@ -168,7 +226,6 @@ def _add_embed(command: argparse.ArgumentParser) -> None:
     add("--max-steps", "limit of training", type=_count, metavar="N")
     add("--max-seconds", "limit of training", type=float, metavar="S")
     add("--seed", "one seed, one result", type=_count, metavar="N")
-    add("--key-added", "name of the results in .uns and .obsm", metavar="KEY")
     add("--save-model", "folder to save the model to", type=Path, metavar="DIR")
 
 
