@@ -294,7 +294,18 @@ def test_demo_says_whether_the_learned_part_helps(gain, said):
 def test_transport_forecasts_orphans(tmp_path, capsys):
     observed, _ = simulate_clones(30, (10, 20), orphan_fraction=0.5, n_truth_cells=2, seed=0)
     observed.write_h5ad(tmp_path / "clones.h5ad")
-    options = ["--groupby", "clone", "--time-key", "day", "--source-time", "4", "--target-time", "6", "--max-steps", "3"]
+    options = [
+        "--groupby",
+        "clone",
+        "--time-key",
+        "day",
+        "--source-time",
+        "4",
+        "--target-time",
+        "6",
+        "--max-steps",
+        "3",
+    ]
     out = tmp_path / "later.h5ad"
     assert main(["transport", str(tmp_path / "clones.h5ad"), *options, "--out", str(out)]) == 0
     assert "Squared error of the predicted embedding" in capsys.readouterr().out

@@ -83,6 +83,23 @@ def test_conditions_and_saving(model, tmp_path):
     np.testing.assert_allclose(loaded.forecast("2", "4").X, expected.X, atol=1e-5)
 
 
+def test_fates_are_those_of_the_nearest_real_cells(model):
+    """Labels are sides of the target day; a clone whose cells go to one side has that fate."""
+    model.fit_forecaster("2", "4")
+    side = np.where(model.adata.X[:, 1] > 0, "up", "down")
+    model.adata.obs["side"] = side
+    cells = model.fate_probabilities("2", "4", labels="side", n_neighbors=5)
+    assert cells.uns["fates"]["labels"].tolist() == ["down", "up"]
+    np.testing.assert_allclose(cells.obsm["fates"].sum(1), 1, atol=1e-5)
+    clear = np.abs(cells.X[:, 1]) > 2.5
+    assert clear.sum() > 100
+    assert ((cells.obsm["fates"][:, 1] > 0.5) == (cells.X[:, 1] > 0))[clear].mean() > 0.95
+    groups = cells.uns["forecast"]["groups"]
+    first = (cells.obs["clone"] == groups["clone"].iloc[3]).to_numpy()
+    np.testing.assert_allclose(cells.uns["fates"]["groups"][3], cells.obsm["fates"][first].mean(0), atol=1e-5)
+    del model.adata.obs["side"]
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [

@@ -10,9 +10,11 @@ import pandas as pd
 import torch
 from anndata import AnnData
 
+from scgde._constants import SOURCE
 from scgde._validation import check_columns, check_constant, unknown_key
 from scgde.data import GroupedObs
 from scgde.forecasting import FORECASTERS, Forecaster, Growth, precision_weights
+from scgde.models._fates import group_fates, neighbor_fates
 from scgde.models._gde import GDE
 from scgde.uncertainty import ConformalNovelty
 
@@ -182,6 +184,67 @@ class ForecastModel(GDE):
         )
         result.uns["forecast"] = {"embedding": mean.astype(np.float32), "groups": table}
         return result
+
+    def fate_probabilities(
+        self,
+        source_time: Any,
+        target_time: Any,
+        labels: str = "cell_type",
+        adata: AnnData | None = None,
+        *,
+        groups: Any = "all",
+        n_neighbors: int = 20,
+        batch_size: int | None = None,
+    ) -> AnnData:
+        """What becomes of cells: the labels of the real cells that lie nearest to their forecast.
+
+        Parameters
+        ----------
+        source_time, target_time
+            As in :meth:`fit_forecaster`.
+        labels
+            Column of ``.obs`` of the training data with the labels of cells.
+        adata
+            Data with the groups whose cells are followed; by default the training data.
+        groups
+            As in :meth:`forecast`.
+        n_neighbors
+            Real cells of training groups at the target time to read labels from.
+        batch_size
+            Cells in memory at a time.
+
+        Returns
+        -------
+        AnnData of :meth:`forecast`, with ``.obsm["fates"]`` (cells, labels); ``.uns["fates"]`` holds the ``labels`` and
+        the ``groups`` (groups, labels), in the order of ``.uns["forecast"]["groups"]``. Rows sum to 1.
+
+        Raises
+        ------
+        KeyError
+            For an unknown column.
+        ValueError
+            Where no cell at the target time has a label.
+        """
+        cells = self.forecast(source_time, target_time, adata, groups=groups, batch_size=batch_size)
+        data, obs = self._read(None, training=True)
+        check_columns(data, [labels], "labels")
+        train = np.ones(len(obs.index), dtype=bool) if obs.split is None else obs.split == "train"
+        at_target = np.flatnonzero(self._is_at(obs, target_time) & train)
+        codes, names = pd.factorize(data.obs[labels].astype(object), sort=True)
+        known = np.isin(obs.index.codes, at_target) & (codes >= 0)
+        if not known.any():
+            msg = f"No cell of a training group at {target_time!r} has a value in adata.obs[{labels!r}] (labels=)."
+            raise ValueError(msg)
+        reference = self.representation.read(data)[known]
+        fates = neighbor_fates(np.asarray(cells.X), reference, codes[known], len(names), n_neighbors=n_neighbors)
+        _, group = np.unique(cells.obs[SOURCE].to_numpy(dtype=object), return_inverse=True)
+        order = pd.unique(group)
+        cells.obsm["fates"] = fates
+        cells.uns["fates"] = {
+            "labels": np.array(names, dtype=object).astype(str),
+            "groups": group_fates(fates, group, len(order))[order],
+        }
+        return cells
 
     # --- which groups, which times ---------------------------------------------------------------------------------
 
