@@ -80,7 +80,7 @@ class ForecastModel(GDE):
             precision_weights(counts[source], counts[target]),
             self._conditions(adata, obs, categories)[source] if categories else None,
         )
-        depth_ratio = counts[self._is_at(obs, target_time)].sum() / counts[self._is_at(obs, source_time)].sum()
+        depth_ratio = counts[at[1]].sum() / counts[at[0]].sum()
         growth = Growth(seed=seed).fit(z[source], counts[source], counts[target], depth_ratio)
         novelty = ConformalNovelty(z[at[0]])
         self.forecasters_[_name(source_time, target_time)] = {
