@@ -11,18 +11,24 @@ import torch
 from anndata import AnnData
 
 from scgde._constants import SOURCE
-from scgde._validation import check_columns, check_constant, unknown_key
+from scgde._validation import check_columns, unknown_key
 from scgde.data import GroupedObs
 from scgde.forecasting import FORECASTERS, Forecaster, Growth, precision_weights
+from scgde.models._baselines import BASELINES, Given
+from scgde.models._cells import Populations
 from scgde.models._fates import group_fates, neighbor_fates
-from scgde.models._gde import GDE
+from scgde.models._inference import encode_groups
+from scgde.models._timed import TimedModel
 from scgde.uncertainty import ConformalNovelty
 
 #: Groups whose p-value lies below this are far from those that the forecaster has seen.
 FAR = 0.01
 
+#: Ways to forecast: the model's own, and what it is to be compared with.
+FORECAST_METHODS = ("forecaster", "oracle", *BASELINES)
 
-class ForecastModel(GDE):
+
+class ForecastModel(TimedModel):
     """A model that learns, from groups seen at two times, how embeddings change between them."""
 
     forecasters_: dict[str, Any]
@@ -61,8 +67,7 @@ class ForecastModel(GDE):
         if kind not in FORECASTERS:
             raise ValueError(unknown_key(kind, FORECASTERS, "the forecasters (kind=)").args[0])
         adata, obs = self._read(None, training=True)
-        train = np.ones(len(obs.index), dtype=bool) if obs.split is None else obs.split == "train"
-        at = [np.flatnonzero(self._is_at(obs, time) & train) for time in (source_time, target_time)]
+        at = [self._training_groups(obs, time) for time in (source_time, target_time)]
         _, first, second = np.intersect1d(obs.unit[at[0]], obs.unit[at[1]], return_indices=True)
         source, target = at[0][first], at[1][second]
         if len(source) < 3:
@@ -99,6 +104,7 @@ class ForecastModel(GDE):
         adata: AnnData | None = None,
         *,
         groups: Any = "orphans",
+        method: str = "forecaster",
         n_draws: int = 0,
         space: str = "rep",
         seed: int = 0,
@@ -116,12 +122,19 @@ class ForecastModel(GDE):
         groups
             "orphans": those seen at the source time and not at the target time; "all" at the source time; or a list of
             keys without the time.
+        method
+            "forecaster", or a baseline to compare it with: "identity" (cells stay), "pooled" (cells become random cells
+            of all training groups at the target time), "nearest_ot" (cells go where the exact optimal transport plan
+            between all training cells at both times, at most 2,000 of each, sends the nearest training cell), or
+            "oracle" (the true embedding of groups that are seen at the target time). Baselines need no
+            :meth:`fit_forecaster`, and give all groups the mean growth: weight 1.
         n_draws
-            Number of draws of each predicted embedding, which carry its uncertainty; 0 moves cells to its mean.
+            Number of draws of each embedding that the forecaster predicts, which carry its uncertainty; 0 moves cells
+            to its mean.
         space
             "rep" or "genes", as in :meth:`transport`.
         seed
-            Seed of the draws.
+            Seed of the draws, and of what is random in a baseline.
         batch_size
             Cells in memory at a time.
         progress
@@ -132,7 +145,8 @@ class ForecastModel(GDE):
         AnnData with the moved cells; in ``.obs`` the columns of the source's cells, ``source``, ``target``, ``weight``
         (predicted growth of the cell's group, relative to the mean of a cell's mass), and ``draw`` where there are
         several. ``.uns["forecast"]`` holds the predicted ``embedding`` (groups, latent) and ``groups``, a table with
-        ``log_growth`` and ``p_value``: how far a group's source embedding lies from those the forecaster has seen.
+        ``log_growth`` and, for the forecaster, ``p_value``: how far a group's source embedding lies from those that the
+        forecaster has seen.
 
         Raises
         ------
@@ -141,7 +155,8 @@ class ForecastModel(GDE):
         KeyError
             For unknown times and groups.
         ValueError
-            Where there is no group to forecast.
+            Where there is no group to forecast, for unknown methods, and for an oracle of groups that are not seen at
+            the target time.
 
         Warns
         -----
@@ -150,40 +165,64 @@ class ForecastModel(GDE):
         """
         self._check_trained()
         self._check_moves()
-        fitted = self._fitted_forecaster(source_time, target_time)
+        if method not in FORECAST_METHODS:
+            raise ValueError(unknown_key(method, FORECAST_METHODS, "the forecasts (method=)").args[0])
+        if n_draws and method != "forecaster":
+            msg = f"n_draws={n_draws}: method={method!r} predicts no distribution of embeddings. Leave n_draws at 0."
+            raise ValueError(msg)
         data = self.adata if adata is None else adata
         self._check_space(space, data)
+        fitted = self._fitted_forecaster(source_time, target_time) if method == "forecaster" else {}
         data, obs = self._read(adata)
         positions = self._forecast_groups(obs, source_time, target_time, groups)
         start = self._encoded(data, obs, positions, True, batch_size)
+        cells = self._cells_of(data, obs, positions)
+        table = obs.index.table.iloc[positions].set_axis(list(map(str, range(len(positions))))).assign(log_growth=0.0)
+        if method in BASELINES:
+            moved = [BASELINES[method](self._known(cells.x, source_time, target_time, seed))]
+            mean = encode_groups(self.module, moved[0], cells.pair, len(positions), batch_size=batch_size).z
+            mean = mean.cpu().numpy()
+        else:
+            if method == "oracle":
+                mean = self._encode(data, obs, self._seen_at(obs, positions, target_time), batch_size).z.cpu().numpy()
+                targets = mean[None]
+            else:
+                mean, targets = self._predict(fitted, data, obs, start, table, n_draws, seed)
+            ends = [start._replace(z=torch.from_numpy(z).to(start.z), mixtures=None) for z in targets]
+            moved = [self._move(cells, start, end, np.ones(1), None, batch_size, progress)[0] for end in ends]
+        rows = cells.obs.assign(
+            source=np.array(start.names, dtype=object)[cells.pair],
+            target=str(target_time),
+            weight=np.exp(table["log_growth"].to_numpy())[cells.pair],
+        )
+        if n_draws:
+            rows = pd.concat(
+                [rows.assign(draw=i).set_axis([f"{name}-{i}" for name in rows.index]) for i in range(n_draws)]
+            )
+        result = self._cells_anndata(np.concatenate(moved), rows, space, data)
+        result.uns["forecast"] = {"embedding": mean.astype(np.float32), "groups": table}
+        return result
+
+    def _predict(
+        self,
+        fitted: dict[str, Any],
+        data: AnnData,
+        obs: GroupedObs,
+        start: Populations,
+        table: pd.DataFrame,
+        n_draws: int,
+        seed: int,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Mean (groups, latent) and draws (draws, groups, latent) of targets; growth and novelty go to ``table``."""
         z = start.z.cpu().double().numpy()
         categories = fitted["categories"]
-        condition = self._conditions(data, obs, categories)[positions] if categories else None
+        condition = self._conditions(data, obs, categories)[start.positions] if categories else None
         forecaster = Forecaster.from_state(fitted["forecaster"])
         mean = forecaster.predict(z, condition)
-        table = obs.index.table.iloc[positions].set_axis(list(map(str, range(len(positions)))))
         table["log_growth"] = Growth.from_state(fitted["growth"]).predict_log_growth(z)
         table["p_value"] = ConformalNovelty.from_state(fitted["novelty"]).p_values(z)
         _warn_far(table["p_value"].to_numpy(), start.names)
-        targets = forecaster.sample(z, n_draws, condition, seed=seed) if n_draws else mean[None]
-        cells = self._cells_of(data, obs, positions)
-        parts = []
-        for draw, target in enumerate(targets):
-            ends = start._replace(z=torch.from_numpy(target).to(start.z), mixtures=None)
-            x = self._move(cells, start, ends, np.ones(1), None, batch_size, progress)[0]
-            moved = cells.obs.assign(
-                source=np.array(start.names, dtype=object)[cells.pair],
-                target=str(target_time),
-                weight=np.exp(table["log_growth"].to_numpy())[cells.pair],
-            )
-            if n_draws:
-                moved = moved.assign(draw=draw).set_axis([f"{name}-{draw}" for name in moved.index])
-            parts.append((x, moved))
-        result = self._cells_anndata(
-            np.concatenate([x for x, _ in parts]), pd.concat([moved for _, moved in parts]), space, data
-        )
-        result.uns["forecast"] = {"embedding": mean.astype(np.float32), "groups": table}
-        return result
+        return mean, forecaster.sample(z, n_draws, condition, seed=seed) if n_draws else mean[None]
 
     def fate_probabilities(
         self,
@@ -193,6 +232,7 @@ class ForecastModel(GDE):
         adata: AnnData | None = None,
         *,
         groups: Any = "all",
+        method: str = "forecaster",
         n_neighbors: int = 20,
         batch_size: int | None = None,
     ) -> AnnData:
@@ -206,7 +246,7 @@ class ForecastModel(GDE):
             Column of ``.obs`` of the training data with the labels of cells.
         adata
             Data with the groups whose cells are followed; by default the training data.
-        groups
+        groups, method
             As in :meth:`forecast`.
         n_neighbors
             Real cells of training groups at the target time to read labels from.
@@ -225,11 +265,10 @@ class ForecastModel(GDE):
         ValueError
             Where no cell at the target time has a label.
         """
-        cells = self.forecast(source_time, target_time, adata, groups=groups, batch_size=batch_size)
+        cells = self.forecast(source_time, target_time, adata, groups=groups, method=method, batch_size=batch_size)
         data, obs = self._read(None, training=True)
         check_columns(data, [labels], "labels")
-        train = np.ones(len(obs.index), dtype=bool) if obs.split is None else obs.split == "train"
-        at_target = np.flatnonzero(self._is_at(obs, target_time) & train)
+        at_target = self._training_groups(obs, target_time)
         codes, names = pd.factorize(data.obs[labels].astype(object), sort=True)
         known = np.isin(obs.index.codes, at_target) & (codes >= 0)
         if not known.any():
@@ -246,19 +285,14 @@ class ForecastModel(GDE):
         }
         return cells
 
-    # --- which groups, which times ---------------------------------------------------------------------------------
-
-    def _is_at(self, obs: GroupedObs, time: Any) -> np.ndarray:
-        key = self.setup.time_key
-        if key is None or obs.time is None:
-            msg = "The model knows no times. Set it up with time_key=."
-            raise ValueError(msg)
-        values = obs.index.table[key].astype(object)
-        known = list(dict.fromkeys(values.iloc[np.argsort(obs.time, kind="stable")]))
-        matches = [value for value in known if value == time] or [value for value in known if str(value) == str(time)]
-        if not matches:
-            raise KeyError(unknown_key(time, known, f"the times (time_key={key!r})").args[0])
-        return (values == matches[0]).to_numpy()
+    def _known(self, cells: np.ndarray, source_time: Any, target_time: Any, seed: int) -> Given:
+        data, obs = self._read(None, training=True)
+        x = self.representation.read(data)
+        at = [
+            np.flatnonzero(np.isin(obs.index.codes, self._training_groups(obs, t))) for t in (source_time, target_time)
+        ]
+        weights = [None if obs.weight is None else obs.weight[rows] for rows in at]
+        return Given(cells, x[at[0]], x[at[1]], *weights, seed)
 
     def _fitted_forecaster(self, source_time: Any, target_time: Any) -> dict[str, Any]:
         name = _name(source_time, target_time)
@@ -270,47 +304,6 @@ class ForecastModel(GDE):
             )
             raise RuntimeError(msg)
         return self.forecasters_[name]
-
-    def _forecast_groups(self, obs: GroupedObs, source_time: Any, target_time: Any, groups: Any) -> np.ndarray:
-        positions = np.flatnonzero(self._is_at(obs, source_time))
-        if isinstance(groups, str) and groups == "orphans":
-            known = obs.index.table[self.setup.time_key].astype(str) == str(target_time)
-            positions = positions[~np.isin(obs.unit[positions], obs.unit[known.to_numpy()])]
-        elif not (isinstance(groups, str) and groups == "all"):
-            keys = groups if isinstance(groups, list) else [groups]
-            keys = [(*key, source_time) if isinstance(key, tuple) else (key, source_time) for key in keys]
-            positions = obs.index.positions(keys)
-        if not len(positions):
-            msg = (
-                f"No group is seen at {source_time!r} and not at {target_time!r}. Pass groups='all', or keys of groups."
-            )
-            raise ValueError(msg)
-        return positions
-
-    # --- conditions ------------------------------------------------------------------------------------------------
-
-    def _categories(self, adata: AnnData, keys: list[str]) -> dict[str, list[Any]]:
-        """Categories of each condition column; an empty list for numbers."""
-        check_columns(adata, keys, "condition_keys")
-        return {
-            key: [] if pd.api.types.is_numeric_dtype(adata.obs[key]) else sorted(map(str, adata.obs[key].unique()))
-            for key in keys
-        }
-
-    def _conditions(self, adata: AnnData, obs: GroupedObs, categories: dict[str, list[Any]]) -> np.ndarray:
-        """(groups, conditions) numbers, and one column per category."""
-        check_columns(adata, list(categories), "condition_keys")
-        columns = []
-        for key, known in categories.items():
-            values = check_constant(adata.obs[key], obs.index.codes, obs.index.names, "condition_keys")
-            if not known:
-                columns.append(values.to_numpy(dtype=float)[:, None])
-                continue
-            unseen = [value for value in values.astype(str).unique() if value not in known]
-            if unseen:
-                raise KeyError(unknown_key(unseen[0], known, f"the values of {key!r} (condition_keys=)").args[0])
-            columns.append((values.astype(str).to_numpy()[:, None] == np.array(known)).astype(float))
-        return np.concatenate(columns, axis=1)
 
 
 def _name(source_time: Any, target_time: Any) -> str:
@@ -325,4 +318,4 @@ def _warn_far(p_values: np.ndarray, names: list[str]) -> None:
             f"{len(far)} of {len(names)} groups lie far from those that the forecaster has seen (p < {FAR}): {some}. "
             "Their forecasts extrapolate."
         )
-        warnings.warn(msg, UserWarning, stacklevel=3)
+        warnings.warn(msg, UserWarning, stacklevel=4)

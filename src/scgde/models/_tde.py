@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -13,6 +14,7 @@ from anndata import AnnData
 from scgde._constants import TDE_KEY
 from scgde._validation import unknown_key
 from scgde.data import GroupedObs
+from scgde.data._groups import GroupIndex
 from scgde.data._pairs import PAIRINGS, Pairing
 from scgde.models._forecast import ForecastModel
 from scgde.models._gde import GDE
@@ -37,6 +39,9 @@ class TDE(ForecastModel):
     pairing
         Pairs that ``method="flow"`` is trained on: "any", "forward" (from earlier to later), "within_group" (forward,
         inside one donor or clone), or a list of pairs of keys.
+    orphans
+        Whether donors, clones, … that are seen at one time only take part in training. Without them the model is a
+        baseline that shows what they are worth.
     encoder, generator, n_latent, n_components, encoder_kwargs, generator_kwargs, seed
         As in :class:`GDE`. With ``method="flow"``, ``generator_kwargs`` are those of the velocity field, ``coupling``
         ("ot", "sinkhorn", "independent") and ``condition_on`` ("both", "source") among them.
@@ -64,6 +69,7 @@ class TDE(ForecastModel):
         *,
         method: str = "composition",
         pairing: str | list[tuple[Any, Any]] = "any",
+        orphans: bool = True,
         encoder: str = "resnet",
         generator: str = "flow",
         n_latent: int = 32,
@@ -82,6 +88,7 @@ class TDE(ForecastModel):
             msg = f"pairing={pairing!r} is for method='flow'; the composition is trained on single populations."
             raise ValueError(msg)
         self._make(encoder, generator, n_latent, n_components, encoder_kwargs, generator_kwargs, seed, method, pairing)
+        self.options["orphans"] = orphans
         self.forecasters_: dict[str, Any] = {}
         self.init_params_ = self._get_init_params(locals())
 
@@ -171,6 +178,12 @@ class TDE(ForecastModel):
         started.steps_, started.is_trained_ = model.steps_, True
         return started
 
+    def _read(self, adata: AnnData | None, *, training: bool = False) -> tuple[AnnData, GroupedObs]:
+        adata, obs = super()._read(adata, training=training)
+        if training and not self.options["orphans"]:
+            obs = _without_orphans(obs)
+        return adata, obs
+
     def _pairing(self, obs: GroupedObs, split: dict[str, np.ndarray]) -> Pairing | None:
         if self.options["method"] == "composition":
             return None
@@ -240,3 +253,21 @@ class TDE(ForecastModel):
             key_added=key_added,
             progress=progress,
         )
+
+
+def _without_orphans(obs: GroupedObs) -> GroupedObs:
+    """The same as if the cells of units that are seen at one time only belonged to no group."""
+    kept = np.flatnonzero(np.bincount(obs.unit)[obs.unit] > 1)
+    if not len(kept):
+        msg = "orphans=False leaves no group: none is seen at two times. It needs time_key=."
+        raise ValueError(msg)
+    place = np.full(len(obs.index) + 1, -1)
+    place[kept] = np.arange(len(kept))
+    return replace(
+        obs,
+        index=GroupIndex(place[obs.index.codes], obs.index.table.iloc[kept].reset_index(drop=True)),
+        labels=obs.labels.iloc[kept].reset_index(drop=True),
+        split=None if obs.split is None else obs.split[kept],
+        unit=np.unique(obs.unit[kept], return_inverse=True)[1],
+        time=None if obs.time is None else obs.time[kept],
+    )
