@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 
-from scgde.external import transition_matrix
+from scgde.external import time_course, transition_matrix
 from scgde.models._fates import neighbor_fates, neighbor_graph
 
 DAYS = np.array([2, 4, 10])
@@ -111,3 +111,31 @@ def test_bad_input(cellrank, course):
     adata.obs["day"] = adata.obs["day"].where(adata.obs["day"] < 10)
     with pytest.raises(ValueError, match="60 of 180 cells have no time"):
         cellrank.kernel(adata, forecasts, time_key="day")
+
+
+def test_kernel_of_a_model(cellrank, model):
+    kernel = cellrank.kernel_from_model(model, n_neighbors=8, batch_size=64)
+    expected = transition_matrix(*time_course(model), n_neighbors=8)
+    np.testing.assert_allclose(kernel.transition_matrix.toarray(), expected.toarray(), atol=1e-3)
+    np.testing.assert_allclose(np.asarray(kernel.transition_matrix.sum(axis=1)).ravel(), 1, rtol=1e-12)
+    assert kernel.adata is model.adata
+    assert kernel.params["time_key"] == "day"
+    assert kernel.params["n_not_forecast"] == 0
+
+
+def test_fates_of_a_model(cellrank, model):
+    """Fates at the day before the last are the labels near the forecast, and mostly those that the cells have."""
+    from cellrank.estimators import GPCCA
+
+    adata, course = model.adata, time_course(model)
+    types = adata.obs["cell_type"].astype("category").where(lambda t: t != "progenitor").cat.remove_unused_categories()
+    estimator = GPCCA(cellrank.kernel_from_model(model))
+    estimator.set_terminal_states(types.where(course.time_codes == 2))
+    estimator.compute_fate_probabilities(solver="direct", use_petsc=False, show_progress_bar=False)
+    fates = pd.DataFrame(np.asarray(estimator.fate_probabilities), columns=list(estimator.fate_probabilities.names))
+    np.testing.assert_allclose(fates.sum(axis=1), 1, atol=1e-6)
+    committed = (course.time_codes == 1) & types.notna().to_numpy()
+    likely = fates[committed].idxmax(axis=1).to_numpy()
+    # The most frequent fate has less than half of these cells.
+    assert types[committed].value_counts(normalize=True).max() < 0.5
+    assert (likely == types[committed].to_numpy(dtype=object)).mean() > 0.6

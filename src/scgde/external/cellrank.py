@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from anndata import AnnData
 
-from scgde._validation import check_anndata, check_columns, check_finite, listing
+from scgde._validation import check_anndata, check_finite
 from scgde.data._representation import Representation
-from scgde.data._times import time_values
+from scgde.external._forecasts import TimeCourse, time_codes, time_course
 from scgde.external._transitions import transition_matrix
 from scgde.models._fates import BATCH_SIZE
 
@@ -22,7 +23,73 @@ except ImportError as error:
     )
     raise ImportError(msg) from error
 
-__all__ = ["kernel", "transition_matrix"]
+if TYPE_CHECKING:
+    from scgde import TDE
+
+__all__ = ["kernel", "kernel_from_model", "transition_matrix"]
+
+
+def kernel_from_model(
+    model: TDE,
+    adata: AnnData | None = None,
+    *,
+    n_neighbors: int = 20,
+    weighting: str = "gaussian",
+    batch_size: int | None = None,
+    progress: bool = False,
+) -> PrecomputedKernel:
+    """Make a CellRank kernel of a model's forecasts between consecutive times.
+
+    The cells of each time are moved to the next by :meth:`scgde.TDE.forecast`, those of groups that are seen at both
+    times too, and go to the real cells near their forecast; see :func:`scgde.external.transition_matrix`. Growth does
+    not enter: a transition matrix tells what becomes of one cell, not how many cells there will be.
+
+    Parameters
+    ----------
+    model
+        A trained model with a forecaster for each pair of consecutive times of ``adata``.
+    adata
+        Cells of two or more times, whose groups need not have been seen; by default the training data. Its times are
+        the steps of the chain: leave out the cells of a time to step over it.
+    n_neighbors
+        Number of real cells that a forecast is connected to.
+    weighting
+        How neighbours at different distances count: "gaussian" or "uniform".
+    batch_size
+        Number of cells to move, and to look up neighbours of, at a time.
+    progress
+        Whether to show progress bars.
+
+    Returns
+    -------
+    A kernel as of :func:`kernel`.
+
+    Raises
+    ------
+    RuntimeError
+        For a pair of consecutive times without a forecaster.
+    TypeError
+        For a model that does not forecast.
+    ValueError
+        For a model without times, a single time, cells without a time and cells of the same name.
+
+    Examples
+    --------
+    >>> model = TDE.setup_anndata(adata, groupby="clone", time_key="day")  # doctest: +SKIP
+    >>> model.train()  # doctest: +SKIP
+    >>> for times in [(2, 4), (4, 6)]:  # doctest: +SKIP
+    ...     model.fit_forecaster(*times)
+    >>> estimator = GPCCA(kernel_from_model(model))  # as for kernel() from here on  # doctest: +SKIP
+    """
+    course = time_course(model, adata, batch_size=batch_size, progress=progress)
+    return _kernel(
+        model.adata if adata is None else adata,
+        course,
+        n_neighbors=n_neighbors,
+        weighting=weighting,
+        batch_size=batch_size or BATCH_SIZE,
+        time_key=model.setup.time_key,
+    )
 
 
 def kernel(
@@ -88,38 +155,27 @@ def kernel(
     >>> estimator.compute_fate_probabilities()  # doctest: +SKIP
     """
     check_anndata(adata)
-    codes = _time_codes(adata, time_key)
-    matrix = transition_matrix(
-        _features(adata, use_rep),
-        codes,
-        forecasts,
-        n_neighbors=n_neighbors,
-        weighting=weighting,
-        batch_size=batch_size,
+    course = TimeCourse(_features(adata, use_rep), time_codes(adata, time_key), list(forecasts))
+    return _kernel(
+        adata, course, n_neighbors=n_neighbors, weighting=weighting, batch_size=batch_size, time_key=time_key
     )
+
+
+def _kernel(
+    adata: AnnData, course: TimeCourse, *, n_neighbors: int, weighting: str, batch_size: int, time_key: str
+) -> PrecomputedKernel:
+    matrix = transition_matrix(*course, n_neighbors=n_neighbors, weighting=weighting, batch_size=batch_size)
     made = PrecomputedKernel(matrix, adata=adata)
-    n_before_last = int((codes < codes.max()).sum())
+    n_before_last = int((course.time_codes < course.time_codes.max()).sum())
+    n_forecast = sum(len(rows) for rows, _ in course.forecasts)
     made.params.update(
         origin="scgde",
         time_key=time_key,
         n_neighbors=n_neighbors,
         weighting=weighting,
-        n_not_forecast=n_before_last - sum(len(rows) for rows, _ in forecasts),
+        n_not_forecast=n_before_last - n_forecast,
     )
     return made
-
-
-def _time_codes(adata: AnnData, time_key: str) -> np.ndarray:
-    check_columns(adata, [time_key], "time_key")
-    column = adata.obs[time_key]
-    missing = column.isna().to_numpy()
-    if missing.any():
-        msg = (
-            f"{missing.sum():,} of {len(missing):,} cells have no time in adata.obs[{time_key!r}] (cells "
-            f"{listing(adata.obs_names[missing])}). A chain needs the time of each cell: remove these cells first."
-        )
-        raise ValueError(msg)
-    return np.unique(time_values(column), return_inverse=True)[1]
 
 
 def _features(adata: AnnData, use_rep: str | np.ndarray | None) -> np.ndarray:
