@@ -90,7 +90,7 @@ def time_course(
 
 
 def time_codes(adata: AnnData, time_key: str) -> np.ndarray:
-    """(n_cells,) number of each cell's time in the order of times: 0, 1, …
+    """Number of each cell's time in the order of times, (n_cells,) from 0 on.
 
     Raises
     ------

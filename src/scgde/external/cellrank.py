@@ -88,7 +88,7 @@ def kernel_from_model(
         n_neighbors=n_neighbors,
         weighting=weighting,
         batch_size=batch_size or BATCH_SIZE,
-        time_key=model.setup.time_key,
+        time_key=str(model.setup.time_key),
     )
 
 
