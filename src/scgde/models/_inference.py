@@ -230,12 +230,15 @@ def _blocks(pair: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, Tensor]]:
         for part in np.split(rows, range(NOISE_BLOCK, len(rows), NOISE_BLOCK))
     ]
     blocks.sort(key=len)
-    while blocks:
-        n = max(1, size // len(blocks[-1]))
-        chunk, blocks = blocks[-n:], blocks[:-n]
-        width = min(len(chunk[-1]), size)
-        for start in range(0, len(chunk[-1]), width):
-            index = np.minimum(np.arange(start, start + width), np.array([len(rows) for rows in chunk])[:, None] - 1)
+    stop = len(blocks)
+    while stop:
+        longest = len(blocks[stop - 1])
+        chunk = blocks[max(0, stop - max(1, size // longest)) : stop]
+        stop -= len(chunk)
+        width = min(longest, size)
+        last = np.array([len(rows) for rows in chunk])[:, None] - 1
+        for start in range(0, longest, width):
+            index = np.minimum(np.arange(start, start + width), last)
             rows = np.stack([rows[i] for rows, i in zip(chunk, index, strict=True)])
             yield rows, torch.from_numpy(pair[rows[:, 0]])
 
