@@ -16,8 +16,9 @@ from scgde.nn.statistics import MixtureStatistics, symmetric_root
 COMPONENTS = (1, 5, 10, 20)
 PRIOR_MASSES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 
-#: At most this many cells fit the mixture and judge it.
-MAX_CELLS = 20_000
+#: At most this many cells fit the mixture and judge it, and of a group at least this many (or all that it has): what can
+#: be said of a group depends on how many of its cells are seen.
+MAX_CELLS, MIN_CELLS_PER_GROUP = 20_000, 200
 
 #: A group's last cells, by this share, judge the statistics of its other cells.
 JUDGING_SHARE = 0.2
@@ -42,8 +43,7 @@ def fit_shared_mixture(
     seed
         Seed of the mixture's initialisation.
     """
-    limit = max(2, MAX_CELLS // len(groups))
-    groups = [cells[:limit] for cells in groups]
+    groups = _subset(groups, seed)
     x = torch.cat(groups)
     n_judging = torch.tensor([int(max(1, JUDGING_SHARE * len(cells))) if len(cells) > 1 else 0 for cells in groups])
     candidates = (n_components,) if n_components else [k for k in COMPONENTS if k == 1 or len(x) >= 50 * k]
@@ -62,6 +62,15 @@ def fit_shared_mixture(
                 best = (score, chosen)
     assert best[1] is not None
     return best[1]
+
+
+def _subset(groups: list[Tensor], seed: int) -> list[Tensor]:
+    """Random groups, cut to size, that have :data:`MAX_CELLS` cells or little more."""
+    limit = max(MIN_CELLS_PER_GROUP, MAX_CELLS // len(groups))
+    groups = [cells[:limit] for cells in groups]
+    order = np.random.default_rng(seed).permutation(len(groups))
+    total = np.cumsum([len(groups[i]) for i in order])
+    return [groups[i] for i in np.sort(order[: 1 + np.searchsorted(total, MAX_CELLS)])]
 
 
 def _fit_components(x: Tensor, k: int, feature_scale: Tensor, seed: int) -> MixtureStatistics:
