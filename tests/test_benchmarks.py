@@ -1,0 +1,26 @@
+"""Every benchmark runs."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+
+#: Scripts, and those among them that read the real data sets.
+SCRIPTS = ["forecast_toy.py", "time_interpolation.py"]
+REAL_DATA = {"time_interpolation.py"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_quick(script, tmp_path, request):
+    if script in REAL_DATA:
+        request.getfixturevalue("data_dir")
+    command = [sys.executable, str(FOLDER / script), "--quick", "--json", str(tmp_path / "results.json")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=os.environ, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("# ")
+    assert list(tmp_path.glob("results*.json"))
