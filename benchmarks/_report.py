@@ -76,23 +76,37 @@ class Report:
                 self.path.write_text(json.dumps({**self.head, "results": self.results}, indent=1) + "\n")
         return self.results[key]
 
-    def show(self) -> None:
-        """Print one row per measured value and one column per key, with the median of several."""
+    def show(self, by: str = "column") -> None:
+        """Print the results.
+
+        Parameters
+        ----------
+        by
+            "column": a column per key, with the median of several. "row": a row per key (methods, mostly).
+        """
         print(f"# {self.head['title']}")
         for line in (self.head["settings"], self.head["environment"]):
             print("; ".join(f"{name} {value}" for name, value in line.items()))
         columns = dict(self.results)
         names = list(dict.fromkeys(name for record in columns.values() for name in record))
+        if by == "row":
+            rows = [["", *names], *([key, *(_number(record.get(n)) for n in names)] for key, record in columns.items())]
+            _print(rows)
+            return
         if len(columns) > 1:
             columns["median"] = {
                 name: statistics.median(record[name] for record in self.results.values() if name in record)
                 for name in names
             }
         rows = [["", *columns], *([name, *(_number(c.get(name)) for c in columns.values())] for name in names)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        for first, *others in rows:
-            cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
-            print("  ".join([first.ljust(widths[0]), *cells]))
+        _print(rows)
+
+
+def _print(rows: list[list[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for first, *others in rows:
+        cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+        print("  ".join([first.ljust(widths[0]), *cells]))
 
 
 def _number(value: float | None) -> str:
