@@ -22,7 +22,7 @@ def test_setup_returns_a_ready_model(make_adata, tiny):
     assert "6 groups by donor (180 cells), reads adata.X" in repr(model)
     assert "not trained: call model.train()" in repr(model)
     model.train(max_steps=2, **tiny.train)
-    assert model.get_group_embedding(key_added=None).shape == (6, 32)
+    assert model.get_group_embedding(key_added=None).shape == (6, 64)
     assert "trained for 2 steps" in repr(model)
 
 

@@ -76,7 +76,7 @@ class GDE(TransportModel):
         *,
         encoder: str = "resnet",
         generator: str = "flow",
-        n_latent: int = 32,
+        n_latent: int = 64,
         n_components: int | None = None,
         encoder_kwargs: dict[str, Any] | None = None,
         generator_kwargs: dict[str, Any] | None = None,

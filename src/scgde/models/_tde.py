@@ -72,7 +72,7 @@ class TDE(ForecastModel):
         orphans: bool = True,
         encoder: str = "resnet",
         generator: str = "flow",
-        n_latent: int = 32,
+        n_latent: int = 64,
         n_components: int | None = None,
         encoder_kwargs: dict[str, Any] | None = None,
         generator_kwargs: dict[str, Any] | None = None,
