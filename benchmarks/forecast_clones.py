@@ -253,6 +253,13 @@ def show(scores: pd.DataFrame, interval: Callable[[np.ndarray], tuple[float, flo
             print(line)
 
 
+def show_head(report: Report) -> None:
+    """Print what the numbers depend on."""
+    print(f"# {report.head['title']}")
+    for line in (report.head["settings"], report.head["environment"]):
+        print("; ".join(f"{name} {value}" for name, value in line.items()))
+
+
 def simulated(options: Any) -> None:
     """Measure and print the simulated cohorts."""
     seed, shift = options.seeds[0], 100 if options.tuning else 0
@@ -262,17 +269,13 @@ def simulated(options: Any) -> None:
     for cohort in cohorts[: 2 if options.quick else None]:
         key = f"cohort {cohort['seed']}"
         report.measure(key, lambda cohort=cohort: measure_cohort(cohort, options.steps, seed))
-    print(*(f"{name} {value}" for part in report.head.values() for name, value in pairs(part)), sep="; ")
+    show_head(report)
     table = pd.DataFrame(report.results).T
-    print(table[[column for column in table if not any(column.startswith(name + ":") for name in METHODS)]].round(3))
-    scores = table[[column for column in table if column.split(":")[0] in METHODS]]
+    scored = [column for column in table if column.split(":")[0] in METHODS]
+    print(table.drop(columns=scored).round(3).to_string())
+    scores = table[scored]
     scores.columns = pd.MultiIndex.from_tuples([tuple(column.split(": ")) for column in scores])
     show(scores, t_interval, detectable=False)
-
-
-def pairs(part: Any) -> list[tuple[str, Any]]:
-    """Names and values of a part of a report's head."""
-    return list(part.items()) if isinstance(part, dict) else [("#", part)]
 
 
 def real(options: Any) -> None:
@@ -287,7 +290,7 @@ def real(options: Any) -> None:
                 f"fold {fold}, seed {seed}",
                 lambda fold=fold, seed=seed, methods=methods: measure_fold(adata, fold, options.steps, seed, methods),
             )
-    print(*(f"{name} {value}" for part in report.head.values() for name, value in pairs(part)), sep="; ")
+    show_head(report)
     rows = [(*key.split("|"), value) for record in report.results.values() for key, value in record.items()]
     table = pd.DataFrame(rows, columns=["clone", "method", "metric", "score"])
     scores = table.pivot_table(index="clone", columns=["method", "metric"], values="score", sort=False)
@@ -299,9 +302,7 @@ def main() -> None:
     """Measure and print."""
     options = parser(__doc__.splitlines()[0], steps=300)
     options.add_argument("--larry", action="store_true", help="real clones in place of simulated ones")
-    options.add_argument(
-        "--tuning", action="store_true", help="the cohorts (seeds from 100) that settings were chosen on"
-    )
+    options.add_argument("--tuning", action="store_true", help="cohorts that settings were chosen on")
     options = options.parse_args()
     # Lightning's remarks on the machine are not results, nor are warnings that a forecast extrapolates.
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
