@@ -124,7 +124,7 @@ def show_kind(kind: str, errors: dict[str, list[dict[str, list[float]]]]) -> Non
     # The oracle's excess can be about 0, of which 1.5 times says nothing: the bar is on the raw distance.
     differences = {
         "1.5 x oracle (the bar, raw)": ours - 1.5 * oracle,
-        "1.5 x oracle (excess)": ours - 1.5 * oracle + 0.5 * floor["outside"],
+        "1.5 x oracle (excess)": ours - 1.5 * oracle + 0.5 * np.array(floor["outside"]),
         f"{paired} (the best paired-only)": ours - median[paired]["outside"],
     }
     print(
