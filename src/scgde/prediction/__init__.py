@@ -1,0 +1,8 @@
+"""Attributes of groups predicted from their cells: cross-validation by group, and baselines."""
+
+from scgde.prediction._baselines import BASELINES
+from scgde.prediction._cross_validate import CrossValidation, cross_validate
+from scgde.prediction._features import FoldContext, FoldModel
+from scgde.prediction._gde import GDEFeatures
+
+__all__ = ["BASELINES", "CrossValidation", "FoldContext", "FoldModel", "GDEFeatures", "cross_validate"]
