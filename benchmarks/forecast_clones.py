@@ -173,13 +173,15 @@ def measure_fold(adata: AnnData, fold: int, steps: int, seed: int, methods: list
     truth = np.eye(len(labels))[codes[held_out]]
     owner = clones.get_indexer(adata.obs["clone"][held_out].astype(str))
     record: Record = {}
-    models: dict[str, TDE] = {}
+    models = {"semi-supervised": trained(adata, "semi-supervised", steps, seed, DAYS, split_key="split")}
+    # The PCA of this model, fitted on the training clones, is the space of all others and of the scores.
+    x = adata.obsm["X_of_split"] = models["semi-supervised"].representation.read(adata)
     for name in methods:
         variant, method = METHODS[name]
         if variant not in models:
-            models[variant] = trained(adata, variant, steps, seed, DAYS, split_key="split")
+            own = adata.copy()
+            models[variant] = trained(own, variant, steps, seed, DAYS, split_key="split", use_rep="X_of_split")
         model = models[variant]
-        x = model.representation.read(adata)
         seeds = range(N_DRAWS) if method in ("pooled", "nearest_ot") else [0]
         draws = {"n_draws": N_DRAWS} if method == "forecaster" else {}
         forecasts = [model.forecast(*DAYS, groups=list(clones), method=method, seed=s, **draws) for s in seeds]
