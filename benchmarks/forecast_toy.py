@@ -135,20 +135,21 @@ def show_kind(kind: str, errors: dict[str, list[dict[str, list[float]]]]) -> Non
 
 
 def draw(path: Path, shown: dict[str, dict[str, Any]]) -> None:
-    """Figure of the first groups outside: one row per toy, one column per population."""
+    """Figure of the first groups outside, a colour each: one row per toy, one column per population."""
     columns = list(next(iter(shown.values())))
     with style():
         fig, axes = plt.subplots(len(shown), len(columns), figsize=(7, 3.7), sharex="row", sharey="row", squeeze=False)
         for row, (kind, panels) in zip(axes, shown.items(), strict=True):
-            for ax, (name, cells) in zip(row, panels.items(), strict=True):
+            row[0].set_ylabel(f"toy: {kind}\nfeature 2")
+            for ax, cells in zip(row, panels.values(), strict=True):
                 for i, group in enumerate(np.asarray(cells)):
                     ax.scatter(*group.T, s=3, lw=0, alpha=0.6, color=f"C{i}")
                 ax.set_aspect("equal")
-                ax.set_xlabel("feature 1")
                 small_ticks(ax)
-                if row is axes[0]:
-                    ax.set_title(name)
-            row[0].set_ylabel(f"toy: {kind}\nfeature 2")
+        for ax, name in zip(axes[0], columns, strict=True):
+            ax.set_title(name)
+        for ax in axes[-1]:
+            ax.set_xlabel("feature 1")
         fig.tight_layout()
         fig.savefig(path)
         plt.close(fig)
