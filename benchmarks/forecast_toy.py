@@ -128,7 +128,7 @@ def show_kind(kind: str, errors: dict[str, list[dict[str, list[float]]]]) -> Non
         f"{paired} (the best paired-only)": ours - median[paired]["outside"],
     }
     print(
-        f"Outside, semi-supervised is {ours.mean() / oracle.mean():.2f} x the oracle (raw). 95% intervals over groups of"
+        f"Outside, semi-supervised is {ours.mean() / oracle.mean():.2f} x the oracle (raw). 95% intervals over groups:"
     )
     for name, difference in differences.items():
         print(f"  semi-supervised - {name}: {interval(difference)}")
