@@ -70,7 +70,9 @@ class SharedMixture(Pseudobulk):
         """Features of groups, (n_groups, n_components (1 + n_features))."""
         own, statistics = self.mixtures(adata), self.statistics
         shift = statistics.pooled_weight.sqrt()[:, None] * (own.mean - statistics.pooled_mean)
-        return torch.cat([own.weight.log(), shift.flatten(1)], dim=1).numpy()
+        # A component that only one training group has may have no mass at all in the others.
+        weight = own.weight.clamp_min(1e-6)
+        return torch.cat([weight.log(), shift.flatten(1)], dim=1).numpy()
 
 
 class Composition(SharedMixture):

@@ -6,23 +6,38 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from sklearn import config_context
+from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.metrics import log_loss
-from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from scgde.prediction._folds import stratified_splits
 
-#: Penalties to choose from, where there are groups enough to choose, and the number of inner folds.
-LOGISTIC_C = tuple(10.0 ** np.arange(-5, 3))
-RIDGE_ALPHA = tuple(10.0 ** np.arange(-1, 6))
+#: Penalties to choose from, the one to take where groups are too few to choose, and the number of inner folds.
+LOGISTIC_C, DEFAULT_C = 10.0 ** np.arange(-4, 2), 0.01
+RIDGE_ALPHA, DEFAULT_ALPHA = 10.0 ** np.arange(-1, 6), 100.0
 INNER_FOLDS = 5
+
+#: Training and test positions of folds.
+Splits = list[tuple[np.ndarray, np.ndarray]]
+
+
+class CommonScaler(StandardScaler):
+    """Centres features and divides all by one number, so that features keep their relative sizes."""
+
+    def fit(self, x: np.ndarray, y: Any = None, sample_weight: Any = None) -> CommonScaler:
+        """Mean of each feature, and the root of the mean variance."""
+        super().fit(x, y, sample_weight)
+        self.scale_: np.ndarray = np.full(len(self.var_), max(float(np.sqrt(self.var_.mean())), 1e-12))
+        return self
 
 
 def fit_head(x: np.ndarray, y: np.ndarray, unit: np.ndarray, kind: str, seed: int) -> Callable:
     """Fit a head on labelled groups; returns the function from features to predictions.
+
+    Inner folds choose the penalty, and whether features are standardised one by one or keep their relative sizes.
 
     Parameters
     ----------
@@ -38,28 +53,52 @@ def fit_head(x: np.ndarray, y: np.ndarray, unit: np.ndarray, kind: str, seed: in
     classify = kind == "categorical"
     y = y.astype(int) if classify else y
     inner = _inner_splits(y if classify else np.zeros(len(y), dtype=int), unit, classify, seed)
-    if classify:
-        head, grid, score = LogisticRegression(C=0.01, max_iter=2000), {"C": LOGISTIC_C}, _log_score
-    else:
-        head, grid, score = Ridge(alpha=100.0), {"alpha": RIDGE_ALPHA}, "neg_mean_squared_error"
-    if inner:
-        head = GridSearchCV(head, grid, scoring=score, cv=inner, error_score="raise")
-    # The rotation changes no prediction of an L2-penalised head, and cuts features to the number of groups.
-    pipeline = make_pipeline(StandardScaler(), PCA(svd_solver="full"), head)
-    with np.errstate(invalid="ignore"):  # features may all be constant: scikit-learn then divides 0 by 0
-        pipeline.fit(x, y)
-    return pipeline.predict_proba if classify else pipeline.predict
+    best: tuple[float, Any] = (-np.inf, None)
+    # scikit-learn's checks of its input take longer than these fits; PCA divides 0 by 0 where features are constant.
+    with config_context(assume_finite=True, skip_parameter_validation=True), np.errstate(invalid="ignore"):
+        for scaler in (StandardScaler(), CommonScaler()):
+            # The rotation changes no prediction of an L2-penalised head, and cuts features to the number of groups.
+            reduce = make_pipeline(scaler, PCA(svd_solver="full"))
+            score, head = (_logistic if classify else _ridge)(reduce.fit_transform(x), y, inner)
+            if score > best[0]:
+                best = (score, make_pipeline(*[step for _, step in reduce.steps], head))
+    return best[1].predict_proba if classify else best[1].predict
 
 
-def _inner_splits(strata: np.ndarray, unit: np.ndarray, classify: bool, seed: int) -> list:
-    """Folds to choose the penalty by; none where a class or the units are too few to be split."""
+def _logistic(x: np.ndarray, y: np.ndarray, inner: Splits) -> tuple[float, Any]:
+    """The best inner mean log probability of the true class, and the head that has it."""
+
+    def score(head: Any, test: np.ndarray) -> float:
+        return float(np.log(head.predict_proba(x[test])[np.arange(len(test)), y[test]].clip(1e-15)).mean())
+
+    heads = [LogisticRegression(C=c, max_iter=2000) for c in (LOGISTIC_C if inner else [DEFAULT_C])]
+    return _best(heads, x, y, inner, score)
+
+
+def _ridge(x: np.ndarray, y: np.ndarray, inner: Splits) -> tuple[float, Any]:
+    """The best inner mean squared error, negative, and the head that has it."""
+
+    def score(head: Any, test: np.ndarray) -> float:
+        return -float(np.square(head.predict(x[test]) - y[test]).mean())
+
+    heads = [Ridge(alpha=alpha) for alpha in (RIDGE_ALPHA if inner else [DEFAULT_ALPHA])]
+    return _best(heads, x, y, inner, score)
+
+
+def _best(heads: list, x: np.ndarray, y: np.ndarray, inner: Splits, score: Callable) -> tuple[float, Any]:
+    """The head with the best mean score over inner folds, fitted to all groups, and its score."""
+    scores = [
+        np.mean([score(clone(head).fit(x[train], y[train]), test) for train, test in inner]) if inner else 0.0
+        for head in heads
+    ]
+    return max(scores), heads[int(np.argmax(scores))].fit(x, y)
+
+
+def _inner_splits(strata: np.ndarray, unit: np.ndarray, classify: bool, seed: int) -> Splits:
+    """Folds to choose by; none where a class or the units are too few to be split."""
     levels = np.unique(strata)
     least = min(len(np.unique(unit[strata == k])) for k in levels) // (1 if classify else 2)
     if least < 2:
         return []
     splits = stratified_splits(strata, unit, min(INNER_FOLDS, least), seed)
     return [(train, test) for train, test in splits if len(test) and len(np.unique(strata[train])) == len(levels)]
-
-
-def _log_score(model: Any, x: np.ndarray, y: np.ndarray) -> float:
-    return -log_loss(y, model.predict_proba(x), labels=model.classes_)

@@ -58,7 +58,7 @@ def run_fold(adata: AnnData, plan: Plan, fold: Fold) -> tuple[pd.DataFrame, pd.D
         except Exception as error:
             error.add_note(f"This happened in the model {name!r}, repeat {fold.repeat}, fold {fold.fold}.")
             raise
-        place = {"repeat": fold.repeat, "fold": fold.fold, "model": name}
+        place: dict[str, Any] = {"repeat": fold.repeat, "fold": fold.fold, "model": name}
         sizes = {"n_labelled": len(fold.labelled), "n_train": len(fold.train), "n_test": len(fold.test)}
         for metric, score in SCORES[cohort.kind].items():
             value = float(score.function(cohort.y[fold.test], predicted))
