@@ -52,7 +52,9 @@ def fit_head(x: np.ndarray, y: np.ndarray, unit: np.ndarray, kind: str, seed: in
     """
     classify = kind == "categorical"
     y = y.astype(int) if classify else y
-    inner = _inner_splits(y if classify else np.zeros(len(y), dtype=int), unit, classify, seed)
+    strata = y if classify else np.zeros(len(y), dtype=int)
+    # Features that are all constant leave nothing to choose.
+    inner = _inner_splits(strata, unit, classify, seed) if np.ptp(x, axis=0).any() else []
     best: tuple[float, Any] = (-np.inf, None)
     # scikit-learn's checks of its input take longer than these fits; PCA divides 0 by 0 where features are constant.
     with config_context(assume_finite=True, skip_parameter_validation=True), np.errstate(invalid="ignore"):
