@@ -8,7 +8,7 @@ from sklearn.preprocessing import StandardScaler
 
 from scgde.prediction import cross_validate
 
-QUICK = {"n_splits": 3, "n_repeats": 1, "progress": False}
+QUICK = {"n_splits": 2, "n_repeats": 1, "progress": False}
 
 
 def wide(make_cohort, n_vars=60):
@@ -18,7 +18,7 @@ def wide(make_cohort, n_vars=60):
 
 def compared(adata, changed, **options):
     """Predictions for all donors but the first, before and after its cells change, and the fold that tests it."""
-    models = ["pseudobulk", "mean_sd", "mixture", "kernel_mean"]
+    models = ["mean_sd", "mixture", "kernel_mean"]
     results = [cross_validate(a, "donor", "disease", models, **QUICK, **options) for a in (adata, changed)]
     first, second = (r.predictions.set_index(["model", "group_donor", "fold"])["p_ill"] for r in results)
     pd.testing.assert_index_equal(first.index, second.index)
@@ -77,16 +77,16 @@ def select_genes(train):
 
 def test_genes_chosen_outside_the_folds_predict_noise_and_inside_they_do_not(mean_scores):
     outside, inside = [], []
-    for seed in range(4):
+    for seed in range(3):
         adata = noise(seed=seed)
-        options = {"models": ["pseudobulk"], "n_splits": 4, "n_repeats": 1, "progress": False}
+        options = {"models": ["pseudobulk"], "n_splits": 2, "n_repeats": 1, "progress": False}
         leaky = cross_validate(adata[:, chosen_genes(adata)].copy(), "donor", "disease", **options)
         outside.append(mean_scores(leaky, "auc")["pseudobulk"])
         fair = cross_validate(adata, "donor", "disease", **options, preprocess=select_genes)
         inside.append(mean_scores(fair, "auc")["pseudobulk"])
         assert fair.settings["representation"] == "select_genes, fitted in each fold"
     assert np.mean(outside) > 0.8
-    # Four cohorts with 10 against 10 scored donors per pair of folds: a standard error of about .05.
+    # Three cohorts, in each two folds of 10 against 10: a standard error of about .055 (Mann-Whitney).
     assert abs(np.mean(inside) - 0.5) < 0.2
 
 
@@ -144,4 +144,4 @@ def test_a_transformer_is_fitted_in_each_fold(make_cohort):
 
     adata = make_cohort(12, 5)
     cross_validate(adata, "donor", "disease", ["pseudobulk"], **QUICK, preprocess=Watched())
-    assert seen == [40, 40, 40]
+    assert seen == [30, 30]
