@@ -231,8 +231,11 @@ class MixtureStatistics(nn.Module):
         _, size, basis = torch.linalg.svd(factors.double(), full_matrices=False)
         basis = basis[: min(max_coordinates, int((size > 1e-4 * size[0]).sum()))].float()
         # The sign of a singular vector is arbitrary: its largest entry is made positive, so that results repeat.
-        self.basis = basis * basis.gather(1, basis.abs().argmax(1, keepdim=True)).sign()
-        self.spread = self.coordinates(mixtures).square().mean(0).sqrt().clamp_min(1e-3)
+        self.basis = (basis * basis.gather(1, basis.abs().argmax(1, keepdim=True)).sign()).contiguous()
+        spread = self.coordinates(mixtures).square().mean(0).sqrt().clamp_min(1e-3)
+        # Many groups tell which small differences matter; a few do not, and a network that sees them enlarged to unit
+        # spread goes astray in new groups. So with few groups coordinates keep more of their natural scale.
+        self.spread = spread ** (1 - share) * spread.max() ** share
 
     # --- coordinates: from mixtures to the embedding and back ------------------------------------------------------
 
