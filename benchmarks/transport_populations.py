@@ -30,15 +30,14 @@ class Task:
     n_groups: int
     n_cells: int
     n_reported: int
-    composition: dict[str, Any] = field(default_factory=dict)
-    flow: dict[str, Any] = field(default_factory=dict)
-    plain: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    plain: dict[str, Any] = field(default_factory=lambda: {"width": 64, "batch_size": 32})
 
 
 TASKS = {
     "gaussian2": Task(20_000, 100, 1000),
-    "mixture2": Task(20_000, 200, 500),
-    "cells50": Task(500, 200, 1000),
+    "mixture2": Task(20_000, 200, 500, {"n_latent": 96}),
+    "cells50": Task(500, 200, 1000, {"n_components": 10}),
 }
 
 
@@ -148,10 +147,8 @@ def trained(task: Task, kind: str, method: str, seed: int, steps: int) -> tuple[
         x = torch.from_numpy(adata.X).view(task.n_groups, task.n_cells, -1)
         return PlainFlow(x.shape[-1], seed=seed, **task.plain).fit(x, steps), time.monotonic() - start
     TDE.setup_anndata(adata, "group")
-    options = dict(task.composition if method == "composition" else task.flow)
-    train = options.pop("train", {})
-    model = TDE(adata, method=method, seed=seed, **options)
-    model.train(max_steps=steps, enable_progress_bar=False, **train)
+    model = TDE(adata, method=method, seed=seed, **task.options)
+    model.train(max_steps=steps, enable_progress_bar=False)
     return model, time.monotonic() - start
 
 
@@ -219,7 +216,7 @@ def main() -> None:
     for kind in arguments.kinds:
         task = TASKS[kind]
         if arguments.quick:
-            task = Task(60, 60, 100, task.composition, task.flow, task.plain)
+            task = Task(60, 60, 100, task.options, task.plain)
         path = arguments.json and arguments.json.with_name(f"{arguments.json.stem}-{kind}{arguments.json.suffix}")
         settings = {"kind": kind, "steps": steps, "pairs": n_pairs, "quick": arguments.quick}
         report = Report(f"Transport between unseen populations: {kind}", settings, path)
