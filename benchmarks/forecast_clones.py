@@ -51,7 +51,7 @@ COHORTS: tuple[dict[str, Any], ...] = (
 SHARED = {"orphan_fraction": 0.9, "n_features": 20}
 
 #: Options of the models, the same for all variants, and what differs.
-MODEL = {"n_latent": 32, "encoder_kwargs": {"width": 64}}
+MODEL = {"n_latent": 32, "n_components": 3, "encoder_kwargs": {"width": 64}}
 VARIANTS: dict[str, dict[str, Any]] = {
     "semi-supervised": {"generator_kwargs": {"width": 128}},
     "paired-only": {"generator_kwargs": {"width": 128}, "orphans": False},
@@ -302,7 +302,7 @@ def real(options: Any) -> None:
 
 def main() -> None:
     """Measure and print."""
-    options = parser(__doc__.splitlines()[0], steps=300)
+    options = parser(__doc__.splitlines()[0], steps=200)
     options.add_argument("--larry", action="store_true", help="real clones in place of simulated ones")
     options.add_argument("--tuning", action="store_true", help="cohorts that settings were chosen on")
     options = options.parse_args()
