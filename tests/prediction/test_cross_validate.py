@@ -2,9 +2,11 @@
 
 import functools
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.sparse import csr_matrix
 
 from scgde.prediction import GDEFeatures, cross_validate
 
@@ -182,6 +184,32 @@ def test_adata_is_not_changed(make_cohort):
     np.testing.assert_array_equal(adata.X, before.X)
     assert not adata.uns
     assert not adata.obsm
+
+
+@pytest.mark.parametrize("dtype", ["Int64", "boolean", "string", "object"])
+def test_labels_with_missing_values_of_any_dtype(dtype, make_cohort):
+    adata = make_cohort(12, 5)
+    ill = (adata.obs["disease"] == "ill").to_numpy()
+    values = {"Int64": ill.astype(int), "boolean": ill}.get(dtype, np.where(ill, "yes", "no"))
+    adata.obs["label"] = pd.Series(values, index=adata.obs_names).astype(dtype)
+    adata.obs.loc[adata.obs["donor"] == "d03", "label"] = None
+    result = cross_validate(adata, "donor", "label", [], **QUICK)
+    assert result.settings["label_kind"] == "categorical"
+    assert result.settings["groups"] == "11 labelled, 1 without a label"
+    assert result.predictions["truth"].nunique() == 2
+
+
+def test_sparse_and_backed_data_give_the_same(make_cohort, tmp_path):
+    adata = make_cohort(12, 5, n_vars=60)
+    adata.obs = adata.obs[["donor", "disease"]]
+    adata.write_h5ad(tmp_path / "cohort.h5ad")
+    dense = cross_validate(adata, "donor", "disease", ["mean_sd"], **QUICK).predictions
+    backed = anndata.read_h5ad(tmp_path / "cohort.h5ad", backed="r")
+    pd.testing.assert_frame_equal(cross_validate(backed, "donor", "disease", ["mean_sd"], **QUICK).predictions, dense)
+    backed.file.close()
+    adata.X = csr_matrix(adata.X)
+    sparse = cross_validate(adata, "donor", "disease", ["mean_sd"], **QUICK).predictions
+    pd.testing.assert_frame_equal(sparse, dense, rtol=1e-3, atol=1e-4)
 
 
 def test_gde_in_the_fold(make_cohort, mean_scores):

@@ -49,10 +49,12 @@ class FoldContext:
 class FoldModel(Protocol):
     """A model that turns groups of cells into features; one is made for each fold, by ``factory(context)``.
 
-    AnnData of a fold hold the fold's representation in X, and ``.obs`` with labels hidden. Features are an array, rows
-    in the order of the sorted values of ``context.groupby``, or a DataFrame indexed by these values or by the groups'
-    names. A model with its own head has ``fit(train)`` and ``predict(test)`` instead: probabilities with one column per
-    class (DataFrames: named after them) or, for ordered and numeric labels, ranks or values.
+    AnnData of a fold hold the fold's representation in X, and ``.obs`` with the label hidden where it must not be seen;
+    other columns are as they were, those that tell the label among them. Features are an array, rows in the order of
+    the sorted values of ``context.groupby``, or a DataFrame indexed by these values or by the groups' names.
+
+    A model with its own head has ``fit(train)`` and ``predict(test)`` instead: probabilities with one column per class
+    (in a DataFrame, named after them) or, for ordered and numeric labels, ranks or values.
 
     Examples
     --------

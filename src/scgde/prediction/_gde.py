@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pandas as pd
@@ -39,9 +42,22 @@ class GDEFeatures:
 
         GDE.setup_anndata(train, self.context.groupby, use_rep="X")
         self.model = GDE(train, **{"seed": self.context.seed, **self.model_options})
-        self.model.train(**{"enable_progress_bar": False, **self.train_options})
+        with _quiet_trainer():
+            self.model.train(**{"enable_progress_bar": False, **self.train_options})
         return self.transform(train)
 
     def transform(self, adata: AnnData) -> pd.DataFrame:
         """Embedding of groups, (n_groups, n_latent)."""
         return self.model.get_group_embedding(adata, key_added=None)
+
+
+@contextmanager
+def _quiet_trainer() -> Iterator[None]:
+    """Without Lightning's notes about devices and limits, which every fold would repeat."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

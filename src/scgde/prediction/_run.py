@@ -89,10 +89,10 @@ def _own_prediction(name: str, predicted: Any, names: list[Any], cohort: Cohort,
     """Predictions of a model with its own head, checked and in order of groups and classes."""
     if isinstance(predicted, pd.DataFrame) and set(predicted.columns) == set(cohort.classes):
         predicted = predicted[cohort.classes]
-    if isinstance(predicted, pd.Series) or np.ndim(predicted) == 1:
-        predicted = (
-            pd.Series(predicted).to_frame() if isinstance(predicted, pd.Series) else np.asarray(predicted)[:, None]
-        )
+    elif isinstance(predicted, pd.Series):
+        predicted = predicted.to_frame()
+    elif np.ndim(predicted) == 1:
+        predicted = np.asarray(predicted)[:, None]
     array = aligned(predicted, names, fold.test, name)
     width = len(cohort.classes) if cohort.kind == "categorical" else 1
     if array.shape[1] != width:
