@@ -45,7 +45,13 @@ class Forecaster(ABC):
         self._parameters: dict[str, Any] = {}
 
     def fit(
-        self, source: np.ndarray, target: np.ndarray, weight: np.ndarray, condition: np.ndarray | None = None
+        self,
+        source: np.ndarray,
+        target: np.ndarray,
+        weight: np.ndarray,
+        condition: np.ndarray | None = None,
+        *,
+        n_inputs: int | None = None,
     ) -> Self:
         """Learn from paired groups; the order of rows does not matter, and pairs of weight 0 are left out.
 
@@ -57,13 +63,16 @@ class Forecaster(ABC):
             (pairs,) how much each pair counts, e.g. from :func:`precision_weights`; only ratios matter.
         condition
             (pairs, conditions) further predictors, such as a dose or 0/1 columns of a treatment.
+        n_inputs
+            Number of leading coordinates of the source that the forecast depends on; by default all. What follows them
+            is forecast too.
 
         Raises
         ------
         ValueError
             If shapes do not match, an entry is not finite, or fewer than 3 pairs have a positive weight.
         """
-        pairs = Pairs.checked(source, target, weight, condition, self.seed)
+        pairs = Pairs.checked(source, target, weight, condition, self.seed, n_inputs)
         self.kind_used = self.kind
         self._parameters, residual = self._fit(pairs)
         self._parameters["covariance"] = residual_covariance(residual, pairs.weight)

@@ -143,7 +143,7 @@ def _checked(source, n_source, n_target, depth_ratio) -> tuple[np.ndarray, np.nd
 def _fits(source: np.ndarray, exposure: np.ndarray, counts: np.ndarray, candidates: list):
     """Parameters of each candidate; of a fold that lost all cells, the constant growth of half a cell."""
     empty = np.zeros((len(source), 0))
-    shared = basis(Pairs(source, source, np.ones(len(source)), empty, np.zeros(len(source))))
+    shared = basis(Pairs(source, source, np.ones(len(source)), empty, np.zeros(len(source)), source.shape[1]))
     f = features(shared, source, empty)
     mean = np.log(max(counts.sum(), 0.5) / exposure.sum())
     # In units of the mean growth, so that the penalty means the same at any depth.

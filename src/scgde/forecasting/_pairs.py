@@ -52,7 +52,8 @@ class Pairs:
     """Paired groups of positive weight, sorted by their values so that no result depends on the order of rows.
 
     ``source`` and ``target`` (pairs, latent), ``weight`` (pairs,) with mean 1, ``condition`` (pairs, conditions) with
-    zero columns where there is none, ``fold`` (pairs,).
+    zero columns where there is none, ``fold`` (pairs,); ``n_inputs``, the number of leading source coordinates that a
+    forecast depends on.
     """
 
     source: np.ndarray
@@ -60,10 +61,17 @@ class Pairs:
     weight: np.ndarray
     condition: np.ndarray
     fold: np.ndarray
+    n_inputs: int
 
     @classmethod
     def checked(
-        cls, source: np.ndarray, target: np.ndarray, weight: np.ndarray, condition: np.ndarray | None, seed: int
+        cls,
+        source: np.ndarray,
+        target: np.ndarray,
+        weight: np.ndarray,
+        condition: np.ndarray | None,
+        seed: int,
+        n_inputs: int | None = None,
     ) -> Self:
         """Check what a user passes, drop pairs of weight 0, sort, and draw folds from the seed."""
         source, target, weight = as_matrix(source, "source"), as_matrix(target, "target"), as_vector(weight, "weight")
@@ -82,10 +90,15 @@ class Pairs:
                 "from groups seen at both times. Choose other times, or groups that are seen at both."
             )
             raise ValueError(msg)
+        latent = source.shape[1]
+        n_inputs = latent if n_inputs is None else n_inputs
+        if not 0 <= n_inputs <= latent:
+            msg = f"Received n_inputs={n_inputs}, expected 0 to {latent}, the number of coordinates of an embedding."
+            raise ValueError(msg)
         table = np.column_stack([source, target, condition, weight])[used]
         order = np.flatnonzero(used)[np.lexsort(table.T[::-1])]
         n, w = len(order), weight[order]
-        return cls(source[order], target[order], w / w.mean(), condition[order], folds(n, seed))
+        return cls(source[order], target[order], w / w.mean(), condition[order], folds(n, seed), n_inputs)
 
     @property
     def change(self) -> np.ndarray:
@@ -94,7 +107,8 @@ class Pairs:
 
     def take(self, rows: np.ndarray) -> Pairs:
         """Some of the pairs."""
-        return replace(self, **{name: getattr(self, name)[rows] for name in self.__dataclass_fields__})
+        names = [name for name in self.__dataclass_fields__ if name != "n_inputs"]
+        return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
 
 def folds(n: int, seed: int) -> np.ndarray:

@@ -42,7 +42,7 @@ class RidgeForecaster(Forecaster):
 
 def fit_ridge(pairs: Pairs) -> tuple[dict[str, Any], np.ndarray]:
     """Parameters of the chosen ridge regression, and its (pairs, latent) residuals in held-out groups."""
-    p, c = pairs.source.shape[1], pairs.condition.shape[1]
+    p, c = pairs.n_inputs, pairs.condition.shape[1]
     counts = [k for k in N_COMPONENTS if k < p] + [p]
     maps: list[Candidate] = [_MEAN, *product([0] * (c > 0) + counts, PENALTIES)]
     errors = np.empty((len(maps), len(PERSISTENCE), len(pairs.fold)))
@@ -79,7 +79,7 @@ def ridge_target(parameters: dict[str, Any], source: np.ndarray, condition: np.n
 
 
 def basis(pairs: Pairs) -> dict[str, Any]:
-    """Centre and scale of source and condition, and principal axes (latent, rank) of the standardised source."""
+    """Centre and scale of source and condition, and principal axes (inputs, rank) of the standardised inputs."""
     result: dict[str, Any] = {}
     for name, x in (("source", pairs.source), ("condition", pairs.condition)):
         mean = np.average(x, axis=0, weights=pairs.weight)
@@ -87,17 +87,17 @@ def basis(pairs: Pairs) -> dict[str, Any]:
         # A constant coordinate differs from its mean by rounding alone, which must not be scaled up.
         constant = scale <= 1e-10 * np.abs(x).max(axis=0, initial=0.0)
         result |= {f"{name}_mean": mean, f"{name}_scale": np.where(constant, np.inf, scale)}
-    x = (pairs.source - result["source_mean"]) / result["source_scale"]
+    x = ((pairs.source - result["source_mean"]) / result["source_scale"])[:, : pairs.n_inputs]
     values, axes = np.linalg.eigh(x.T @ (pairs.weight[:, None] * x) / pairs.weight.sum())
     kept = values > 1e-10 * max(values.max(initial=0.0), 1e-300)
     return result | {"components": axes[:, kept][:, ::-1]}
 
 
 def features(parameters: dict[str, Any], source: np.ndarray, condition: np.ndarray) -> np.ndarray:
-    """(groups, conditions + rank): standardised conditions, then principal coordinates of the source."""
+    """(groups, conditions + rank): standardised conditions, then principal coordinates of the source's inputs."""
     x = (source - parameters["source_mean"]) / parameters["source_scale"]
     c = (condition - parameters["condition_mean"]) / parameters["condition_scale"]
-    return np.hstack([c, x @ parameters["components"]])
+    return np.hstack([c, x[:, : len(parameters["components"])] @ parameters["components"]])
 
 
 def _smooths(train: Pairs, test: Pairs, maps: list[Candidate]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from scgde.models._cells import Populations
 from scgde.models._fates import group_fates, neighbor_fates
 from scgde.models._inference import encode_groups
 from scgde.models._timed import TimedModel
+from scgde.nn.displacement import displaced, displacement, is_affine
 from scgde.uncertainty import ConformalNovelty
 
 #: Groups whose p-value lies below this are far from those that the forecaster has seen.
@@ -81,9 +83,11 @@ class ForecastModel(TimedModel):
         categories = self._categories(adata, condition_keys or [])
         forecaster = FORECASTERS[kind](seed=seed).fit(
             z[source],
-            z[target],
+            self._as_moves(z[source], z[target]),
             precision_weights(counts[source], counts[target]),
             self._conditions(adata, obs, categories)[source] if categories else None,
+            # The code is no linear function of a population: as a predictor it leads astray where no pair was seen.
+            n_inputs=self.module.n_coordinates,
         )
         depth_ratio = counts[at[1]].sum() / counts[at[0]].sum()
         growth = Growth(seed=seed).fit(z[source], counts[source], counts[target], depth_ratio)
@@ -218,11 +222,36 @@ class ForecastModel(TimedModel):
         categories = fitted["categories"]
         condition = self._conditions(data, obs, categories)[start.positions] if categories else None
         forecaster = Forecaster.from_state(fitted["forecaster"])
-        mean = forecaster.predict(z, condition)
+        mean = self._after_moves(z, forecaster.predict(z, condition))
         table["log_growth"] = Growth.from_state(fitted["growth"]).predict_log_growth(z)
         table["p_value"] = ConformalNovelty.from_state(fitted["novelty"]).p_values(z)
         _warn_far(table["p_value"].to_numpy(), start.names)
-        return mean, forecaster.sample(z, n_draws, condition, seed=seed) if n_draws else mean[None]
+        if not n_draws:
+            return mean, mean[None]
+        draws = forecaster.sample(z, n_draws, condition, seed=seed)
+        return mean, np.stack([self._after_moves(z, draw) for draw in draws])
+
+    def _as_moves(self, source: np.ndarray, target: np.ndarray) -> np.ndarray:
+        """Targets as they are learned: of single Gaussians, the affine move of the source is what is added to it."""
+        if not is_affine(self.module.statistics):
+            return target
+        n = self.module.n_coordinates
+        return self._with_statistics(target, source[:, :n] + self._on_statistics(displacement, source, target))
+
+    def _after_moves(self, source: np.ndarray, learned: np.ndarray) -> np.ndarray:
+        """The targets that predictions of the kind that is learned lead to."""
+        if not is_affine(self.module.statistics):
+            return learned
+        return self._with_statistics(learned, self._on_statistics(displaced, source, learned - source))
+
+    def _on_statistics(self, function: Callable, *z: np.ndarray) -> np.ndarray:
+        n, device = self.module.n_coordinates, self.module.device
+        coordinates = (torch.from_numpy(each[:, :n]).float().to(device) for each in z)
+        return function(self.module.statistics, *coordinates).cpu().double().numpy()
+
+    @staticmethod
+    def _with_statistics(z: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
+        return np.hstack([coordinates, z[:, coordinates.shape[1] :]])
 
     def fate_probabilities(
         self,
