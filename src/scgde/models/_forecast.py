@@ -86,8 +86,8 @@ class ForecastModel(TimedModel):
             self._as_moves(z[source], z[target]),
             precision_weights(counts[source], counts[target]),
             self._conditions(adata, obs, categories)[source] if categories else None,
-            # The code is no linear function of a population: as a predictor it leads astray where no pair was seen.
-            n_inputs=self.module.n_coordinates,
+            # Where the statistics say all, the code adds nothing, and leads astray where no pair was seen.
+            n_inputs=self.module.n_coordinates if is_affine(self.module.statistics) else None,
         )
         depth_ratio = counts[at[1]].sum() / counts[at[0]].sum()
         growth = Growth(seed=seed).fit(z[source], counts[source], counts[target], depth_ratio)
