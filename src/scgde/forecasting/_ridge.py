@@ -24,7 +24,7 @@ class RidgeForecaster(Forecaster):
     """Linear forecast of the change, all its settings chosen by cross-validation over groups.
 
     The prediction is ``m_t + c (z - m_s) + B f(z)`` with the mean embeddings ``m_s`` and ``m_t`` at both times, the
-    leading principal coordinates ``f`` of the standardised source embedding (and the conditions), a penalised ``B`` and
+    leading principal coordinates ``f`` of the source embedding (and the standardised conditions), a penalised ``B`` and
     a persistence ``c``. With ``B = 0`` and ``c = 1`` it is the mean change, which is left only for a gain
     that exceeds its standard error; with ``c = 0`` it is the mean target.
 
@@ -60,7 +60,7 @@ def fit_ridge(pairs: Pairs) -> tuple[dict[str, Any], np.ndarray]:
         smooth = next(_smooths(pairs.take(~test), pairs.take(test), [maps[i]]))
         residual[test] = pairs.target[test] - _persisting(*smooth)[j]
     i, j = divmod(best, len(PERSISTENCE))
-    parameters = basis(pairs)
+    parameters = basis(pairs, common=True)
     to_target, to_source = next(_coefficients(parameters, pairs, [maps[i]]))
     parameters |= {
         "target_mean": np.average(pairs.target, axis=0, weights=pairs.weight),
@@ -78,14 +78,20 @@ def ridge_target(parameters: dict[str, Any], source: np.ndarray, condition: np.n
     return parameters["target_mean"] + kept + f @ coefficient
 
 
-def basis(pairs: Pairs) -> dict[str, Any]:
-    """Centre and scale of source and condition, and principal axes (inputs, rank) of the standardised inputs."""
+def basis(pairs: Pairs, *, common: bool = False) -> dict[str, Any]:
+    """Centre and scale of source and condition, and principal axes (inputs, rank) of the scaled inputs.
+
+    Each coordinate of the source has a scale of its own, or all have a ``common`` one: an embedding's coordinates share
+    a unit, and standardised small ones, which are mostly noise, would count as much as large ones.
+    """
     result: dict[str, Any] = {}
     for name, x in (("source", pairs.source), ("condition", pairs.condition)):
         mean = np.average(x, axis=0, weights=pairs.weight)
         scale = np.sqrt(np.average((x - mean) ** 2, axis=0, weights=pairs.weight))
         # A constant coordinate differs from its mean by rounding alone, which must not be scaled up.
         constant = scale <= 1e-10 * np.abs(x).max(axis=0, initial=0.0)
+        if common and name == "source" and not constant.all():
+            scale = np.full_like(scale, np.sqrt((scale[~constant] ** 2).mean()))
         result |= {f"{name}_mean": mean, f"{name}_scale": np.where(constant, np.inf, scale)}
     x = ((pairs.source - result["source_mean"]) / result["source_scale"])[:, : pairs.n_inputs]
     values, axes = np.linalg.eigh(x.T @ (pairs.weight[:, None] * x) / pairs.weight.sum())
@@ -102,7 +108,7 @@ def features(parameters: dict[str, Any], source: np.ndarray, condition: np.ndarr
 
 def _smooths(train: Pairs, test: Pairs, maps: list[Candidate]):
     """For each candidate: target and source of the test groups, the latter twice, as the regression smooths them."""
-    parameters = basis(train)
+    parameters = basis(train, common=True)
     means = [np.average(x, axis=0, weights=train.weight) for x in (train.target, train.source)]
     f = features(parameters, test.source, test.condition)
     for to_target, to_source in _coefficients(parameters, train, maps):
