@@ -111,6 +111,7 @@ def measure(report: Report, donors: Donors, seed: int, steps: int | None, option
 
 
 def main() -> None:
+    """Measure and print."""
     options = parser(__doc__, steps=750)
     options.add_argument("--data", type=Path, default=Path(os.environ.get("SCGDE_DATA", ".")))
     options.add_argument("--components", type=int, help="components of the shared mixture")

@@ -68,9 +68,7 @@ class Reporting:
             scores["W2 (Gaussian)"] = np.array([metrics.w2_gaussian(*own[p], mean[p], cov[p]) for p in pairs])
             return scores
         size = 500
-        w2 = [
-            [metrics.w2_empirical(x[:size], self.scored[p, :size]) for x in (moved[p], self.floor[p])] for p in pairs
-        ]
+        w2 = [[metrics.w2_empirical(x[:size], self.scored[p, :size]) for x in (moved[p], self.floor[p])] for p in pairs]
         scores["W2 excess"] = np.subtract(*np.transpose(w2))
         return scores
 
@@ -206,6 +204,7 @@ def run(report: Report, kind: str, task: Task, seeds: list[int], steps: int, n_p
 
 
 def main() -> None:
+    """Measure and print."""
     options = parser(__doc__, steps=1000)
     options.add_argument("--kinds", nargs="+", choices=TASKS, default=list(TASKS))
     options.add_argument("--pairs", type=int, default=500, help="reporting pairs (default: 500)")

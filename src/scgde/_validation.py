@@ -120,20 +120,18 @@ def warn_raw_counts(x: Any, name: str) -> None:
     values = x.data if sparse.issparse(x) else np.asarray(x[:2000])
     values = np.asarray(values).ravel()[:2_000_000]
     if len(values) and values.min() >= 0 and values.max() > 20 and np.array_equal(values, np.round(values)):
-        warnings.warn(
+        warn(
             f"{name} looks like raw counts (integers up to {values.max():.0f}), and the model reads it as coordinates. "
-            "Normalise first: sc.pp.normalize_total(adata); sc.pp.log1p(adata); sc.pp.pca(adata).",
-            UserWarning,
-            stacklevel=_frames_of_package(),
+            "Normalise first: sc.pp.normalize_total(adata); sc.pp.log1p(adata); sc.pp.pca(adata)."
         )
 
 
-def _frames_of_package() -> int:
-    """The ``stacklevel`` with which the caller's warning points at the user's line, however deep it arises."""
-    level, frame = 1, sys._getframe(1)
+def warn(message: str) -> None:
+    """Warn the user at the line of theirs that called the package, however deep the reason arises."""
+    level, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
         level, frame = level + 1, frame.f_back
-    return level
+    warnings.warn(message, UserWarning, stacklevel=level)
 
 
 def check_constant(values: pd.Series, codes: np.ndarray, groups: Sequence[Any], argument: str) -> pd.Series:

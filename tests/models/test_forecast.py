@@ -6,6 +6,8 @@ import pytest
 from anndata import AnnData
 
 from scgde import TDE
+from scgde.datasets import simulate_shifts
+from scgde.metrics import w2_gaussian
 
 SHIFT = np.array([8.0, 0, -4])
 
@@ -113,3 +115,43 @@ def test_bad_input(model, call, error, message):
     model.fit_forecaster("2", "4")
     with pytest.raises(error, match=message):
         call(model)
+
+
+def test_times_are_the_same_however_they_are_written(model):
+    model.fit_forecaster("2", "4")
+    written = model.forecast("2", "4", groups="all")
+    for source, target in ((2, 4), (2.0, 4.0), ("2.0", 4)):
+        again = model.forecast(source, target, groups="all")
+        np.testing.assert_array_equal(written.X, again.X)
+
+
+def test_a_time_and_itself_is_no_forecast(model):
+    with pytest.raises(ValueError, match="needs two times"):
+        model.fit_forecaster("4", 4.0)
+
+
+def test_no_groups(model):
+    model.fit_forecaster("2", "4")
+    with pytest.raises(ValueError, match="groups= is empty"):
+        model.forecast("2", "4", groups=[])
+
+
+def test_gaussian_populations_move_by_affine_maps_beyond_the_pairs(tiny):
+    """Shapes that change with the location, learned in one region: as good elsewhere as the true embedding, nearly."""
+    adata = simulate_shifts("shape", 400, 80, seed=0)
+    truth = adata.uns["shifts"]
+    TDE.setup_anndata(adata, "group", time_key="time")
+    model = TDE(adata, **{**tiny.options, "n_components": 1, "n_latent": 16})
+    model.train(max_steps=1, validation_size=0.0, plan_kwargs={"lr": 0.0}, **tiny.train)
+    model.fit_forecaster("0", "1")
+    names = adata.obs["group"].cat.categories
+    outside = np.flatnonzero(truth["observed"][:, 0] & ~truth["observed"][:, 1])[:60]
+    with pytest.warns(UserWarning, match="far from"):
+        cells = model.forecast("0", "1", groups=list(names[outside]))
+    x = cells.X.reshape(len(outside), 80, 2).astype(float)
+    error, change = [], []
+    for i, group in enumerate(outside):
+        mean, cov = truth["means"][group], truth["covs"][group]
+        error.append(w2_gaussian(x[i].mean(0), np.cov(x[i].T), mean[1], cov[1]))
+        change.append(w2_gaussian(mean[0], cov[0], mean[1], cov[1]))
+    assert np.mean(error) < 0.02 * np.mean(change)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
-import warnings
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,6 +10,7 @@ import torch
 from scipy.special import softmax
 from sklearn.cluster import KMeans
 
+from scgde._validation import warn
 from scgde.forecasting._base import Forecaster
 from scgde.forecasting._networks import train_networks, training_weights
 from scgde.forecasting._pairs import Pairs, choose
@@ -102,20 +101,10 @@ class MixtureForecaster(Forecaster):
         return (y * self._parameters["mixture_width"]) @ self._parameters["mixture_axes"].T
 
     def _warn_few(self, n: int) -> None:
-        warnings.warn(
+        warn(
             f"Received {n} pairs of groups; a mixture needs {MIN_PAIRS_MIXTURE}. Fitted ridge regression instead, with "
-            'the covariance of its held-out residuals as uncertainty. Pass kind="ridge" to silence this warning.',
-            UserWarning,
-            stacklevel=_frames_of_package(),
+            'the covariance of its held-out residuals as uncertainty. Pass kind="ridge" to silence this warning.'
         )
-
-
-def _frames_of_package() -> int:
-    """The ``stacklevel`` with which the caller's warning points at the user's line."""
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "scgde":
-        level, frame = level + 1, frame.f_back
-    return level
 
 
 def _leading_axes(residual: np.ndarray, weight: np.ndarray) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -12,14 +11,14 @@ import torch
 from anndata import AnnData
 
 from scgde._constants import SOURCE
-from scgde._validation import check_columns, unknown_key
+from scgde._validation import check_columns, unknown_key, warn
 from scgde.data import GroupedObs
 from scgde.forecasting import FORECASTERS, Forecaster, Growth, precision_weights
 from scgde.models._baselines import BASELINES, Given
 from scgde.models._cells import Populations
 from scgde.models._fates import group_fates, neighbor_fates
 from scgde.models._inference import encode_groups
-from scgde.models._timed import TimedModel
+from scgde.models._timed import TimedModel, time_name
 from scgde.nn.displacement import displaced, displacement, is_affine
 from scgde.uncertainty import ConformalNovelty
 
@@ -63,11 +62,14 @@ class ForecastModel(TimedModel):
         KeyError
             For unknown times, kinds and columns.
         ValueError
-            Without times, and with fewer than three pairs.
+            Without times, for a time and itself, and with fewer than three pairs.
         """
         self._check_trained()
         if kind not in FORECASTERS:
             raise ValueError(unknown_key(kind, FORECASTERS, "the forecasters (kind=)").args[0])
+        if time_name(source_time) == time_name(target_time):
+            msg = f"source_time and target_time are both {source_time!r}: a forecast needs two times."
+            raise ValueError(msg)
         adata, obs = self._read(None, training=True)
         at = [self._training_groups(obs, time) for time in (source_time, target_time)]
         _, first, second = np.intersect1d(obs.unit[at[0]], obs.unit[at[1]], return_indices=True)
@@ -184,8 +186,8 @@ class ForecastModel(TimedModel):
         table = obs.index.table.iloc[positions].set_axis(list(map(str, range(len(positions))))).assign(log_growth=0.0)
         if method in BASELINES:
             moved = [BASELINES[method](self._known(cells.x, source_time, target_time, seed))]
-            mean = encode_groups(self.module, moved[0], cells.pair, len(positions), batch_size=batch_size).z
-            mean = mean.cpu().numpy()
+            encoded = encode_groups(self.module, moved[0], cells.pair, len(positions), batch_size=batch_size)
+            mean = encoded.z.cpu().numpy()
         else:
             if method == "oracle":
                 mean = self._encode(data, obs, self._seen_at(obs, positions, target_time), batch_size).z.cpu().numpy()
@@ -320,8 +322,8 @@ class ForecastModel(TimedModel):
         at = [
             np.flatnonzero(np.isin(obs.index.codes, self._training_groups(obs, t))) for t in (source_time, target_time)
         ]
-        weights = [None if obs.weight is None else obs.weight[rows] for rows in at]
-        return Given(cells, x[at[0]], x[at[1]], *weights, seed)
+        source_weight, target_weight = (None if obs.weight is None else obs.weight[rows] for rows in at)
+        return Given(cells, x[at[0]], x[at[1]], source_weight, target_weight, seed)
 
     def _fitted_forecaster(self, source_time: Any, target_time: Any) -> dict[str, Any]:
         name = _name(source_time, target_time)
@@ -336,7 +338,7 @@ class ForecastModel(TimedModel):
 
 
 def _name(source_time: Any, target_time: Any) -> str:
-    return f"{source_time} -> {target_time}"
+    return f"{time_name(source_time)} -> {time_name(target_time)}"
 
 
 def _warn_far(p_values: np.ndarray, names: list[str]) -> None:
@@ -347,4 +349,4 @@ def _warn_far(p_values: np.ndarray, names: list[str]) -> None:
             f"{len(far)} of {len(names)} groups lie far from those that the forecaster has seen (p < {FAR}): {some}. "
             "Their forecasts extrapolate."
         )
-        warnings.warn(msg, UserWarning, stacklevel=4)
+        warn(msg)

@@ -25,7 +25,7 @@ class TimedModel(GDE):
             raise ValueError(msg)
         values = obs.index.table[key].astype(object)
         known = list(dict.fromkeys(values.iloc[np.argsort(obs.time, kind="stable")]))
-        matches = [value for value in known if value == time] or [value for value in known if str(value) == str(time)]
+        matches = [value for value in known if time_name(value) == time_name(time)]
         if not matches:
             raise KeyError(unknown_key(time, known, f"the times (time_key={key!r})").args[0])
         return (values == matches[0]).to_numpy()
@@ -51,15 +51,19 @@ class TimedModel(GDE):
     def _forecast_groups(self, obs: GroupedObs, source_time: Any, target_time: Any, groups: Any) -> np.ndarray:
         positions = np.flatnonzero(self._is_at(obs, source_time))
         if isinstance(groups, str) and groups == "orphans":
-            known = obs.index.table[self.setup.time_key].astype(str) == str(target_time)
-            positions = positions[~np.isin(obs.unit[positions], obs.unit[known.to_numpy()])]
+            times = obs.index.table[self.setup.time_key].astype(object).map(time_name)
+            seen = (times == time_name(target_time)).to_numpy()
+            positions = positions[~np.isin(obs.unit[positions], obs.unit[seen])]
         elif not (isinstance(groups, str) and groups == "all"):
             keys = groups if isinstance(groups, list) else [groups]
-            keys = [(*key, source_time) if isinstance(key, tuple) else (key, source_time) for key in keys]
+            time = obs.index.table[self.setup.time_key].iloc[positions[0]]
+            keys = [(*key, time) if isinstance(key, tuple) else (key, time) for key in keys]
             positions = obs.index.positions(keys)
         if not len(positions):
             msg = (
                 f"No group is seen at {source_time!r} and not at {target_time!r}. Pass groups='all', or keys of groups."
+                if isinstance(groups, str)
+                else "groups= is empty. Pass 'orphans', 'all', or keys of groups."
             )
             raise ValueError(msg)
         return positions
@@ -88,3 +92,11 @@ class TimedModel(GDE):
                 raise KeyError(unknown_key(unseen[0], known, f"the values of {key!r} (condition_keys=)").args[0])
             columns.append((values.astype(str).to_numpy()[:, None] == np.array(known)).astype(float))
         return np.concatenate(columns, axis=1)
+
+
+def time_name(time: Any) -> str:
+    """One name of a time, however it is written: 2, 2.0 and "2" are the same time."""
+    try:
+        return f"{float(time):.15g}"
+    except (TypeError, ValueError):
+        return str(time)

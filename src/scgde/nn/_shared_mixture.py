@@ -16,8 +16,8 @@ from scgde.nn.statistics import MixtureStatistics, symmetric_root
 COMPONENTS = (1, 5, 10, 20)
 PRIOR_MASSES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 
-#: At most this many cells fit the mixture and judge it, and of a group at least this many (or all that it has): what can
-#: be said of a group depends on how many of its cells are seen.
+#: At most about this many cells fit the mixture and judge it, and of a group at least this many, or all that it has:
+#: what can be said of a group depends on how many of its cells are seen.
 MAX_CELLS, MIN_CELLS_PER_GROUP = 20_000, 200
 
 #: A group's last cells, by this share, judge the statistics of its other cells.
