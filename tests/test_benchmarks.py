@@ -10,8 +10,14 @@ import pytest
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 #: Scripts, and those among them that read the real data sets.
-SCRIPTS = ["forecast_toy.py", "time_interpolation.py"]
-REAL_DATA = {"time_interpolation.py"}
+SCRIPTS = [
+    "forecast_clones.py",
+    "forecast_toy.py",
+    "time_interpolation.py",
+    "transport_cells.py",
+    "transport_populations.py",
+]
+REAL_DATA = {"time_interpolation.py", "transport_cells.py"}
 
 
 @pytest.mark.slow
