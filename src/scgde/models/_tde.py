@@ -35,7 +35,8 @@ class TDE(ForecastModel):
         Registry of a saved model, where there is no AnnData.
     method
         "composition": a conditional flow is inverted under the source's embedding and run under the target's.
-        "flow": a velocity field conditioned on both embeddings, trained on ordered pairs of populations.
+        "flow": a velocity field conditioned on both embeddings, trained on ordered pairs of populations. With
+        ``batch_key`` it is told the target's batch only; the composition is told both.
     pairing
         Pairs that ``method="flow"`` is trained on: "any", "forward" (from earlier to later), "within_group" (forward,
         inside one donor or clone), or a list of pairs of keys.

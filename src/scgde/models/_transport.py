@@ -88,7 +88,7 @@ class TransportModel(CellModel):
             Cells to generate of a source that is an embedding.
         batch
             Batch of the moved cells, where the model was set up with ``batch_key``; by default the target's most
-            frequent.
+            frequent. The batch column of the result is that of the sources' cells, as all of their ``.obs``.
         seed
             Seed of the cells of a source that is an embedding.
         batch_size
