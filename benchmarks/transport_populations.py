@@ -6,7 +6,6 @@ second half. A method sees the cells of both; scores are against further cells o
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -116,14 +115,6 @@ def gaussian_transport(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     return (m1 + (x0 - m0) @ gaussian_map(c0, c1).transpose(1, 2)).float().numpy()
 
 
-def without_learning(model: TDE) -> TDE:
-    """The same model with its network's output at zero: what its statistics do by themselves."""
-    model = copy.deepcopy(model)
-    torch.nn.init.zeros_(model.module.generator.net.output.weight)
-    torch.nn.init.zeros_(model.module.generator.net.output.bias)
-    return model
-
-
 def moved(model: TDE, reporting: Reporting, *, exact_moments: bool, path: bool = False) -> np.ndarray:
     """Cells of the sources at the targets (pairs, cells, features), or on the way (positions, pairs, ...)."""
     result = model.transport(
@@ -178,7 +169,8 @@ def run(report: Report, kind: str, task: Task, seeds: list[int], steps: int, n_p
 
         def ours(method: str, exact: bool, learned: bool = True, model: Callable = model) -> Record:
             made, seconds = model(method)
-            made = made if learned else without_learning(made)
+            if method == "composition":
+                made.module.generator.trust = float(learned)
             start = time.monotonic()
             record = summary(reporting().scores(moved(made, reporting(), exact_moments=exact)))
             record["transport s"] = time.monotonic() - start

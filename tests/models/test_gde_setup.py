@@ -81,7 +81,7 @@ def test_two_processes_give_the_same_bits():
     exec(SCRIPT, here)
     command = f"import torch; torch.set_num_threads({torch.get_num_threads()}){SCRIPT}\nprint('BYTES' + result)"
     there = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True).stdout
-    assert len(here["result"]) == 6 * 32 * 4 * 2
+    assert len(here["result"]) == 6 * 64 * 4 * 2
     assert there.split("BYTES")[1].strip() == here["result"]
 
 

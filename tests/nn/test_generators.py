@@ -224,6 +224,21 @@ def test_an_untrained_flow_follows_the_drift(task, n_features):
     torch.testing.assert_close(x, expected)
 
 
+def test_trust_weighs_what_is_learned(task):
+    flow = build("flow")
+    x, _, z, condition, _ = task()
+    t = torch.linspace(0.1, 0.9, N_GROUPS)
+    velocity = []
+    for flow.trust in (0.0, 0.25, 1.0):
+        velocity.append(flow.velocity(x, t, z, condition))
+    closed, some, learned = velocity
+    torch.testing.assert_close(closed, Drift(condition.mixtures)(x, t)[0])
+    torch.testing.assert_close(some, torch.lerp(closed, learned, 0.25))
+    assert (learned - closed).abs().max() > 1e-3
+    with pytest.raises(ValueError, match="trust=2"):
+        Flow(3, N_LATENT, trust=2)
+
+
 @pytest.mark.parametrize("n_features", [3, 8])
 def test_samples_of_an_untrained_flow_have_the_moments_of_the_mixture(task, n_features):
     """In 8 steps: the means within 0.03 and the standard deviations within 5% of those of 20,000 mixture cells."""
