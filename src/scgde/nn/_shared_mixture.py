@@ -16,6 +16,9 @@ from scgde.nn.statistics import MixtureStatistics, symmetric_root
 COMPONENTS = (1, 5, 10, 20)
 PRIOR_MASSES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 
+#: A loss of log density per cell that does not matter: at no more than this, less regularisation, and less bias, wins.
+NEGLIGIBLE = 0.002
+
 #: At most about this many cells fit the mixture and judge it, and of a group at least this many, or all that it has:
 #: what can be said of a group depends on how many of its cells are seen.
 MAX_CELLS, MIN_CELLS_PER_GROUP = 20_000, 200
@@ -53,13 +56,15 @@ def fit_shared_mixture(
         fitting = _sums(statistics, [cells[: len(cells) - n] for cells, n in zip(groups, n_judging, strict=True)])
         statistics.fit_pooled(fitting)
         judges = [i for i, n in enumerate(n_judging) if n > 0]
+        scores = {}
         for prior_mass in PRIOR_MASSES:
             statistics.prior_mass.fill_(prior_mass)
             score = _mean_log_prob(statistics, fitting, groups, n_judging, judges) if judges else -prior_mass
-            if score > best[0]:
-                chosen = MixtureStatistics(statistics.n_features, statistics.n_components)
-                chosen.load_state_dict(statistics.state_dict(), strict=False)
-                best = (score, chosen)
+            scores[prior_mass] = score
+        score = max(scores.values())
+        if score > best[0]:
+            statistics.prior_mass.fill_(min(c for c, value in scores.items() if value >= score - NEGLIGIBLE))
+            best = (score, statistics)
     assert best[1] is not None
     return best[1]
 
