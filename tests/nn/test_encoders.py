@@ -1,23 +1,32 @@
 """The contract of encoders: every entry of the registry is a smooth function of a weighted empirical measure."""
 
+import inspect
 import math
 
 import pytest
 import torch
 
-from scgde.nn.encoders import ENCODERS, Encoder
+from scgde.nn.encoders import ENCODERS, POOLINGS, Block, Encoder
+from scgde.nn.encoders._pooling import REFUSED
 
 N_FEATURES, N_CODE = 5, 3
 
+NEURAL = [name for name in sorted(ENCODERS) if "pooling" in inspect.signature(ENCODERS[name].__init__).parameters]
+OTHERS = [name for name in sorted(ENCODERS) if name not in NEURAL]
 
-@pytest.fixture(params=sorted(ENCODERS))
+#: Every encoder, the neural ones with every pooling.
+CASES = [*OTHERS, *(f"{name}-{pooling}" for name in NEURAL for pooling in sorted(POOLINGS))]
+
+
+@pytest.fixture(params=CASES)
 def name(request):
     return request.param
 
 
-def build(name, seed=0, n_features=N_FEATURES):
+def build(case, seed=0, n_features=N_FEATURES):
     torch.manual_seed(seed)
-    return ENCODERS[name](n_features, N_CODE).eval()
+    name, _, pooling = case.partition("-")
+    return ENCODERS[name](n_features, N_CODE, **({"pooling": pooling} if pooling else {})).eval()
 
 
 @pytest.fixture
@@ -108,18 +117,32 @@ def test_streaming_is_the_forward_pass(encoder, device):
     masses = [torch.rand(n, device=device) + 0.1 for n in sizes]
     masses = [mass / mass.sum() for mass in masses]
     expected = torch.cat([encoder(x[None], mass[None]) for x, mass in zip(groups, masses, strict=True)])
-    order = torch.randperm(sum(sizes), device=device)
-    x, weight = torch.cat(groups)[order], torch.cat(masses)[order]
-    group = torch.repeat_interleave(torch.tensor(sizes)).to(device)[order]
     for size in (50, 1000):
+        # Two blocks at a time, padded to the same length by far cells without mass.
+        parts = [
+            (x, mass, i)
+            for i in (2, 0, 3, 1)
+            for x, mass in zip(groups[i].split(size), masses[i].split(size), strict=True)
+        ]
+
+        def blocks(parts=parts):
+            for some in (parts[i : i + 2] for i in range(0, len(parts), 2)):
+                n = max(len(mass) for _, mass, _ in some)
+                x = torch.stack([torch.nn.functional.pad(x, (0, 0, 0, n - len(x)), value=50.0) for x, _, _ in some])
+                weight = torch.stack([torch.nn.functional.pad(mass, (0, n - len(mass))) for _, mass, _ in some])
+                yield Block(x, weight, torch.tensor([i for _, _, i in some], device=device))
+
         with torch.no_grad():
-            code = encoder.stream(lambda n=size: zip(x.split(n), weight.split(n), group.split(n), strict=True), 4)
+            code = encoder.stream(blocks, 4)
         close(code.to(expected), expected.detach())
 
 
 def test_gradient_reaches_every_parameter(encoder, measure):
     encoder.train()
-    encoder(*measure).square().sum().backward()
+    x, weight = measure
+    x.requires_grad_()
+    encoder(x, weight).square().sum().backward()
+    assert x.grad.abs().sum() > 0
     missing = [name for name, p in encoder.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert missing == []
 
@@ -142,3 +165,57 @@ def test_state_round_trip_and_determinism(name, measure, tmp_path):
     torch.save(encoder.state_dict(), tmp_path / "state.pt")
     other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     assert torch.equal(other(x, weight), code)
+
+
+@pytest.mark.parametrize("pooling", [*REFUSED, "topk", "Max", "mode"])
+@pytest.mark.parametrize("name", NEURAL)
+def test_poolings_that_break_the_theory_are_refused(name, pooling):
+    with pytest.raises(ValueError, match="unknown" if pooling == "mode" else "refused: .* Choose from"):
+        ENCODERS[name](N_FEATURES, N_CODE, pooling=pooling)
+
+
+def test_a_hot_softmax_is_the_mean_and_a_cold_one_comes_near_the_maximum():
+    hidden = 2 * torch.rand(1, 50, 3)
+
+    def pool(temperature):
+        pooling = POOLINGS["softmax"](temperature=temperature)
+        return pooling.value(pooling.features(hidden).mean(1))
+
+    torch.testing.assert_close(pool(1e4), hidden.mean(1), atol=1e-3, rtol=0)
+    gap = {t: hidden.amax(1) - pool(t) for t in (0.3, 1, 10)}
+    assert (gap[0.3] > 0).all()
+    assert (gap[0.3] < 0.8 * gap[1]).all()
+    assert (gap[1] < gap[10]).all()
+    with pytest.raises(ValueError, match="temperature=0"):
+        POOLINGS["softmax"](temperature=0)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_closed_form_is_fitted_to_the_training_cells(name):
+    """After fitting, groups that differ by a shift differ in the code as the shift says, in the first entry."""
+    encoder = build(name, n_features=4)
+    before = {key: value.clone() for key, value in encoder.state_dict().items()}
+    shift = torch.linspace(-2, 2, 12)
+    groups = [torch.randn(60, 4) + torch.tensor([s, 0, 0, 0]) for s in shift.tolist()]
+    encoder.fit(groups, 0)
+    assert any(not torch.equal(before[key], value) for key, value in encoder.state_dict().items())
+    if not list(encoder.parameters()):
+        with torch.no_grad():
+            code = torch.cat([encoder(x[None], torch.full((1, 60), 1 / 60)) for x in groups])
+        assert abs(torch.corrcoef(torch.stack([code[:, 0], shift]))[0, 1]) > 0.95
+
+
+def test_the_bandwidth_is_the_median_distance():
+    encoder = build("kme", n_features=1)
+    encoder.fit([torch.tensor([[0.0], [1.0], [3.0]])], 0)
+    assert encoder.levels[0].bandwidth == 2
+
+
+def test_codes_larger_than_the_statistics_end_in_zeros():
+    for name in ("moments", "mixture"):
+        encoder = ENCODERS[name](2, 40)
+        encoder.fit([torch.randn(30, 2) + i for i in range(5)], 0)
+        code = encoder(torch.randn(3, 20, 2), torch.full((3, 20), 1 / 20))
+        assert code.shape == (3, 40)
+        assert torch.isfinite(code).all()
+        assert (code[:, -1] == 0).all()

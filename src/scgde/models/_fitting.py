@@ -89,6 +89,7 @@ def build_module(
     )
     module.shift.copy_(shift)
     module.scale.copy_(scale)
+    module.encoder.fit(groups, options["seed"])
     return standard
 
 

@@ -39,7 +39,8 @@ class GDE(TransportModel):
     registry
         Registry of a saved model, where there is no AnnData.
     encoder
-        Name of the encoder: "resnet" or "deepsets".
+        Name of the encoder: the networks "resnet", "deepsets" and "attention" (their ``encoder_kwargs`` choose the
+        ``pooling``), a kernel mean embedding "kme", or the closed-form "moments" and "mixture".
     generator
         Name of the generator: "flow".
     n_latent

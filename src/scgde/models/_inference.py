@@ -10,15 +10,13 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from scgde.models._blocks import BATCH_SIZE, GroupedRows
 from scgde.models._module import GDEModule
 from scgde.nn._random import GROUP_STRIDE, CounterRandom
-from scgde.nn.encoders._base import Chunk
+from scgde.nn.encoders import Block
 from scgde.nn.generators import Condition, Generator, InvertibleGenerator
 from scgde.nn.statistics import Mixtures
 from scgde.nn.transport import PairTransport
-
-#: Cells per chunk where the user does not say.
-BATCH_SIZE = 4096
 
 #: Cells that share one key of the noise generator.
 NOISE_BLOCK = 256
@@ -69,31 +67,23 @@ def encode_groups(
     batch_size
         Cells per chunk: the memory needed is that of one chunk, whatever the size of a group.
     """
-    rows = np.flatnonzero(codes >= 0)
-    group = torch.from_numpy(codes[rows])
-    mass = torch.ones(len(rows), dtype=torch.float64) if weight is None else torch.from_numpy(weight[rows]).double()
-    mass = mass / torch.zeros(n_groups, dtype=torch.float64).index_add_(0, group, mass)[group]
-    size = batch_size or BATCH_SIZE
+    rows = GroupedRows.from_codes(codes, n_groups, weight)
 
-    def chunks() -> Iterator[Chunk]:
-        for start in range(0, len(rows), size):
-            part = slice(start, start + size)
-            cells = torch.from_numpy(x[rows[part]]).to(module.device)
-            yield module.standardize(cells), mass[part], group[part]
+    def blocks() -> Iterator[Block]:
+        return rows.blocks(module, x, batch_size or BATCH_SIZE)
 
     # Sums in float64: an embedding must not depend on the order of the cells, not even in its last digits.
     statistics = module.statistics
     sums = torch.zeros(n_groups, *statistics.sums_shape, dtype=torch.float64)
-    for cells, share, target in chunks():
-        shared = statistics.responsibilities(cells).cpu().double() * share[:, None]
-        moments = statistics.monomials(cells.cpu().double())
-        sums.index_add_(0, target, shared[:, :, None] * moments[:, None])
+    for cells, mass, group in blocks():
+        shared = statistics.responsibilities(cells).cpu().double() * mass[..., None]
+        sums.index_add_(0, group, shared.transpose(1, 2) @ statistics.monomials(cells.cpu().double()))
     statistics = statistics.cpu() if module.device.type == "mps" else statistics
     mixtures = statistics.mixtures(sums.to(next(statistics.buffers()).device))
     coordinates = statistics.coordinates(mixtures).cpu()
     statistics.to(module.device)
     measured = Mixtures(*(value.float().to(module.device) for value in (mixtures.weight, mixtures.mean, mixtures.root)))
-    return GroupEncoding(module, coordinates, module.encoder.stream(chunks, n_groups), measured)
+    return GroupEncoding(module, coordinates, module.encoder.stream(blocks, n_groups), measured)
 
 
 @torch.inference_mode()

@@ -3,25 +3,56 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
-from typing import cast
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
-#: A chunk of cells: features (cells, features), weight (cells,), and position of each cell's group (cells,).
-Chunk = tuple[Tensor, Tensor, Tensor]
+from scgde.nn.encoders._pooling import Pooling
+
+
+class Block(NamedTuple):
+    """Parts of groups, padded to one length.
+
+    Parameters
+    ----------
+    x
+        (blocks, cells, features).
+    weight
+        (blocks, cells) masses; those of a whole group sum to 1, padded slots have 0.
+    group
+        (blocks,) position of each block's group.
+    """
+
+    x: Tensor
+    weight: Tensor
+    group: Tensor
+
+
+#: All cells of some groups, in blocks: called once for each pass over the cells.
+Blocks = Callable[[], Iterable[Block]]
 
 
 class Level(nn.Module):
-    """One pooling level: features of cells, given the context that the levels before have pooled for their group."""
+    """One pooling level: features of cells, given the context that the levels before have pooled for their group.
+
+    Parameters
+    ----------
+    pooling
+        How the cells are summed up; by default by their weighted mean.
+    """
+
+    def __init__(self, pooling: Pooling | None = None) -> None:
+        super().__init__()
+        self.pooling = Pooling() if pooling is None else pooling
 
     def cells(self, x: Tensor, hidden: Tensor, context: Tensor) -> Tensor:
-        """Features to pool, (..., n); ``x``, ``hidden`` and ``context`` broadcast over cells."""
+        """Hidden features (groups, cells, n) of ``x`` and ``hidden``, with the ``context`` (groups, 1, n)."""
         raise NotImplementedError
 
     def context(self, pooled: Tensor, context: Tensor) -> Tensor:
-        """What the next level sees of the group, from this level's pooled features (groups, n)."""
+        """What the next level sees of the group, (groups, n), from what was pooled: smooth, without parameters."""
         return pooled
 
 
@@ -39,14 +70,33 @@ class _Spread(Level):
         return torch.cat([context, (pooled + 1e-2).rsqrt()], dim=-1)
 
 
+def standardizing() -> list[Level]:
+    """The first two levels of neural encoders: they pool mean and spread, for :class:`Lift` to read."""
+    return [_Mean(), _Spread()]
+
+
+class Trace(NamedTuple):
+    """What the levels of an encoder have pooled for each group, float64 on the CPU.
+
+    Parameters
+    ----------
+    means
+        (groups, n) weighted means of the features, one per level.
+    contexts
+        (groups, n): an empty start, then one per level.
+    """
+
+    means: list[Tensor]
+    contexts: list[Tensor]
+
+
 class Encoder(nn.Module):
     """Base of all encoders: ``code = encoder(x, weight)``.
 
     An encoder is a list of levels and a readout. A level computes features of each cell from the cell and from its
     group's context, and pools them by weighted means. Permutation invariance, proportional invariance (duplicating
     every cell changes nothing) and a smooth pooling follow by construction; so does the central limit theorem
-    (Fishman, Gowri et al. 2025, proposition 4). The first two levels pool mean and spread, so that every encoder sees a
-    cell both in common units and relative to its own group.
+    (Fishman, Gowri et al. 2025, proposition 4).
 
     Parameters
     ----------
@@ -67,12 +117,24 @@ class Encoder(nn.Module):
     def __init__(self, n_features: int, n_code: int, levels: Iterable[Level], readout: nn.Module) -> None:
         super().__init__()
         self.n_features, self.n_code = n_features, n_code
-        self.levels = nn.ModuleList([_Mean(), _Spread(), *levels])
+        self.levels = nn.ModuleList(levels)
         self.readout = readout
 
     @property
-    def _levels(self) -> list[Level]:
+    def stages(self) -> list[Level]:
+        """The levels, as a list."""
         return cast("list[Level]", list(self.levels))
+
+    def fit(self, groups: Sequence[Tensor], seed: int) -> None:
+        """Set what is closed form, before training; networks have nothing to fit.
+
+        Parameters
+        ----------
+        groups
+            Standardised cells of each training group, (cells, features).
+        seed
+            Of what is drawn at random.
+        """
 
     def forward(self, x: Tensor, weight: Tensor) -> Tensor:
         """Code of each group, (groups, n_code).
@@ -85,51 +147,70 @@ class Encoder(nn.Module):
             (groups, cells), sums to 1 in each group; padded slots have weight 0.
         """
         hidden, context = x, x.new_zeros(len(x), 1)
-        for level in self._levels:
+        for level in self.stages:
             hidden = level.cells(x, hidden, context[:, None])
-            pooled = torch.einsum("gn,gnp->gp", weight, hidden)
-            context = level.context(pooled, context)
+            mean = torch.einsum("gn,gnp->gp", weight, level.pooling.features(hidden))
+            context = level.context(level.pooling.value(mean), context)
         return self.readout(context)
 
-    def stream(self, chunks: Callable[[], Iterable[Chunk]], n_groups: int) -> Tensor:
-        """The code of groups of any size in bounded memory: one pass over the cells per pooling level.
+    def features(self, x: Tensor, contexts: Sequence[Tensor]) -> list[Tensor]:
+        """Features that each level averages, (blocks, cells, n), where the contexts (blocks, n) are known."""
+        hidden, features = x, []
+        for level, context in zip(self.stages, contexts, strict=False):
+            hidden = level.cells(x, hidden, context[:, None])
+            features.append(level.pooling.features(hidden))
+        return features
 
-        Equal to :meth:`forward` up to float order. What belongs to a group is float64, on the CPU (MPS has no float64):
-        groups may differ by little, and their differences must not depend on the order or number of cells.
+    def trace(self, blocks: Blocks, n_groups: int) -> Trace:
+        """What each level pools of groups of any size, in bounded memory: one pass over the cells per level.
+
+        What belongs to a group is float64, on the CPU (MPS has no float64): groups may differ by little, and their
+        differences must not depend on the order or number of cells.
+        """
+        trace = Trace([], [torch.zeros(n_groups, 1, dtype=torch.float64)])
+        for depth, last in enumerate(self.stages):
+            total = torch.zeros(())
+            for x, weight, group in blocks():
+                hidden = x
+                for level, context in zip(self.stages[: depth + 1], trace.contexts, strict=True):
+                    hidden = level.cells(x, hidden, context[group.cpu()].to(x)[:, None])
+                features = last.pooling.features(hidden).cpu().double()
+                part = torch.einsum("bn,bnp->bp", weight.cpu().double(), features)
+                total = part.new_zeros(n_groups, part.shape[1]) if total.ndim == 0 else total
+                total.index_add_(0, group.cpu(), part)
+            trace.means.append(total)
+            trace.contexts.append(last.context(last.pooling.value(total), trace.contexts[-1]))
+        return trace
+
+    def stream(self, blocks: Blocks, n_groups: int) -> Tensor:
+        """The code of groups of any size in bounded memory, equal to :meth:`forward` up to float order.
 
         Parameters
         ----------
-        chunks
-            Called once per level; yields all cells of the groups in chunks. Weights sum to 1 in each group.
+        blocks
+            Called once per level; yields all cells of the groups.
         n_groups
             Number of groups.
         """
-        contexts = [torch.zeros(n_groups, 1, dtype=torch.float64)]
-        for depth, last in enumerate(self._levels):
-            pooled: Tensor | None = None
-            for x, weight, group in chunks():
-                hidden = x
-                for level, context in zip(self._levels[: depth + 1], contexts, strict=True):
-                    hidden = level.cells(x, hidden, context[group.cpu()].to(x))
-                weighted = weight.cpu().double()[:, None] * hidden.cpu().double()
-                pooled = weighted.new_zeros(n_groups, weighted.shape[1]) if pooled is None else pooled
-                pooled.index_add_(0, group.cpu(), weighted)
-            assert pooled is not None
-            contexts.append(last.context(pooled, contexts[-1]))
-        return copy.deepcopy(self.readout).cpu().double()(contexts[-1])
+        return self.exact_readout()(self.trace(blocks, n_groups).contexts[-1])
+
+    def exact_readout(self) -> nn.Module:
+        """A float64 copy of the readout on the CPU."""
+        return copy.deepcopy(self.readout).cpu().double()
 
 
 class Lift(Level):
     """From cell features, in common units and relative to the group, to ``width`` hidden features."""
 
-    def __init__(self, n_features: int, width: int) -> None:
-        super().__init__()
+    def __init__(self, n_features: int, width: int, pooling: Pooling | None = None) -> None:
+        super().__init__(pooling)
         self.n_features = n_features
         self.layers = nn.Sequential(
             nn.Linear(2 * n_features, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width)
         )
 
     def cells(self, x: Tensor, hidden: Tensor, context: Tensor) -> Tensor:
+        """See :meth:`Level.cells`."""
         mean, precision = context.split(self.n_features, dim=-1)
         return self.layers(torch.cat([x, (x - mean) * precision], dim=-1))
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from scgde.nn.encoders._base import Encoder, Level, Lift, readout
+from scgde.nn.encoders._base import Encoder, Level, Lift, readout, standardizing
+from scgde.nn.encoders._pooling import Pooling, make_pooling
 
 
 class _Block(Level):
-    """Residual update of each cell from itself and the mean of its group; the mean enters once per group."""
+    """Residual update of each cell from itself and what is pooled of its group; the latter enters once per group."""
 
-    def __init__(self, width: int) -> None:
-        super().__init__()
+    def __init__(self, width: int, pooling: Pooling) -> None:
+        super().__init__(pooling)
         self.norm = nn.LayerNorm(width)
         self.inner = nn.Linear(width, width)
         self.group = nn.Linear(width, width, bias=False)
@@ -24,7 +25,7 @@ class _Block(Level):
 
 
 class ResNet(Encoder):
-    """A network on every cell, then residual blocks that see the cell and the mean over its group.
+    """A network on every cell, then residual blocks that see the cell and what is pooled of its group.
 
     Parameters
     ----------
@@ -35,7 +36,11 @@ class ResNet(Encoder):
     width
         Hidden features.
     n_blocks
-        Number of residual blocks, each with a weighted mean of its own.
+        Number of residual blocks, each with a pooling of its own.
+    pooling
+        Name of the pooling: "mean" or "softmax".
+    **pooling_kwargs
+        Options of the pooling: ``temperature`` of the softmax.
 
     Notes
     -----
@@ -43,6 +48,15 @@ class ResNet(Encoder):
     between cells that a single pooling cannot.
     """
 
-    def __init__(self, n_features: int, n_code: int, width: int = 64, n_blocks: int = 2) -> None:
-        levels = [Lift(n_features, width), *(_Block(width) for _ in range(n_blocks))]
-        super().__init__(n_features, n_code, levels, readout(width, n_code))
+    def __init__(
+        self,
+        n_features: int,
+        n_code: int,
+        width: int = 64,
+        n_blocks: int = 2,
+        pooling: str = "mean",
+        **pooling_kwargs: float,
+    ) -> None:
+        lift, *poolings = (make_pooling(pooling, **pooling_kwargs) for _ in range(1 + n_blocks))
+        levels = [Lift(n_features, width, lift), *(_Block(width, each) for each in poolings)]
+        super().__init__(n_features, n_code, [*standardizing(), *levels], readout(width, n_code))

@@ -1,0 +1,106 @@
+"""Cells of groups in blocks: how models walk over groups of any size in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from scgde.models._module import GDEModule
+from scgde.nn.encoders import Block
+
+#: Cells per chunk where the user does not say, and the longest block: cells of one group that are summed up together.
+BATCH_SIZE, BLOCK_SIZE = 4096, 512
+
+
+@dataclass(frozen=True)
+class GroupedRows:
+    """Rows of the cells of each group, and their masses.
+
+    Parameters
+    ----------
+    order
+        (n,) rows of cells, group by group.
+    mass
+        (n,) mass of each cell in its group, in the same order; sums to 1 in each group.
+    starts
+        (groups + 1,) where each group starts in ``order``.
+    """
+
+    order: np.ndarray
+    mass: np.ndarray
+    starts: np.ndarray
+
+    @classmethod
+    def from_codes(cls, codes: np.ndarray, n_groups: int, weight: np.ndarray | None = None) -> GroupedRows:
+        """Group cells by their codes; -1 leaves a cell out.
+
+        Parameters
+        ----------
+        codes
+            (n_cells,) group of each cell.
+        n_groups
+            Number of groups.
+        weight
+            (n_cells,) masses of any scale; by default equal.
+        """
+        order = np.argsort(codes, kind="stable")
+        order = order[np.searchsorted(codes[order], 0) :]
+        group = codes[order]
+        mass = np.ones(len(order)) if weight is None else weight[order].astype(np.float64)
+        mass = mass / np.bincount(group, mass, minlength=n_groups)[group]
+        return cls(order, mass, np.searchsorted(group, np.arange(n_groups + 1)))
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def select(self, start: int, stop: int) -> GroupedRows:
+        """The groups from ``start`` to ``stop``."""
+        part = slice(self.starts[start], self.starts[stop])
+        return GroupedRows(self.order[part], self.mass[part], self.starts[start : stop + 1] - self.starts[start])
+
+    @property
+    def n_effective(self) -> np.ndarray:
+        """(groups,) effective number of cells, ``1 / sum(mass^2)``: with equal masses, their number."""
+        group = np.repeat(np.arange(len(self)), np.diff(self.starts))
+        return 1 / np.bincount(group, self.mass**2, minlength=len(self))
+
+    def chunks(self, size: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Rows (blocks, cells), masses (blocks, cells) and groups (blocks,): at most about ``size`` cells at a time.
+
+        A block is padded to the longest of its chunk by cells of mass 0.
+        """
+        longest = min(size, BLOCK_SIZE)
+        n_blocks = -(-np.diff(self.starts) // longest)
+        group = np.repeat(np.arange(len(self)), n_blocks)
+        within = np.arange(len(group)) - np.repeat(np.cumsum(n_blocks) - n_blocks, n_blocks)
+        start = self.starts[group] + longest * within
+        length = np.minimum(longest, self.starts[group + 1] - start)
+        by_length = np.argsort(-length, kind="stable")
+        first = 0
+        while first < len(by_length):
+            width = int(length[by_length[first]])
+            part = by_length[first : first + max(1, size // width)]
+            first += len(part)
+            place = start[part, None] + np.arange(width)
+            inside = np.arange(width) < length[part, None]
+            place = np.where(inside, place, start[part, None])
+            yield self.order[place], np.where(inside, self.mass[place], 0.0), group[part]
+
+    def blocks(self, module: GDEModule, x: np.ndarray, size: int) -> Iterator[Block]:
+        """Standardised cells on the module's device, about ``size`` at a time; masses and groups stay on the CPU.
+
+        Parameters
+        ----------
+        module
+            A built module.
+        x
+            (n_cells, features) representation, in the user's units.
+        size
+            Cells at a time.
+        """
+        for rows, mass, group in self.chunks(size):
+            cells = torch.from_numpy(np.asarray(x[rows])).to(module.device)
+            yield Block(module.standardize(cells), torch.from_numpy(mass), torch.from_numpy(group))
