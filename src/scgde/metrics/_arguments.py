@@ -1,6 +1,8 @@
-"""Checks of what the metrics receive: two arrays of cells with the same features."""
+"""What metrics of two arrays of cells share: checks of what they receive, and distances in blocks."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -59,3 +61,23 @@ def as_tensor(values: np.ndarray | torch.Tensor, name: str) -> torch.Tensor:
         msg = f"{name} holds {n_bad} values that are NaN or infinite: expected finite numbers. Drop or impute them."
         raise ValueError(msg)
     return values.detach()
+
+
+def distance_blocks(
+    x: torch.Tensor, weight_x: torch.Tensor, y: torch.Tensor, weight_y: torch.Tensor, chunk_size: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Distances (double precision) between blocks of x and of y, with the masses of both blocks.
+
+    Parameters
+    ----------
+    x, y
+        Cells, shape (n, features) and (m, features).
+    weight_x, weight_y
+        Masses, shape (n,) and (m,).
+    chunk_size
+        Cells in a block.
+    """
+    for x_block, w_x in zip(x.split(chunk_size), weight_x.split(chunk_size), strict=True):
+        for y_block, w_y in zip(y.split(chunk_size), weight_y.split(chunk_size), strict=True):
+            # The shortcut through |x|^2 + |y|^2 - 2xy cancels in float32 when the cells lie far from the origin.
+            yield torch.cdist(x_block, y_block, compute_mode="donot_use_mm_for_euclid_dist").double(), w_x, w_y

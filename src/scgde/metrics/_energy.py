@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ._arguments import as_tensor, cell_pair
+from ._arguments import as_tensor, cell_pair, distance_blocks
 
 
 def energy_distance(
@@ -74,10 +74,5 @@ def _self_distance(x: torch.Tensor, weight: torch.Tensor, chunk_size: int) -> fl
 def _mean_distance(
     x: torch.Tensor, weight_x: torch.Tensor, y: torch.Tensor, weight_y: torch.Tensor, chunk_size: int
 ) -> float:
-    total = 0.0
-    for x_block, w_x in zip(x.split(chunk_size), weight_x.split(chunk_size), strict=True):
-        for y_block, w_y in zip(y.split(chunk_size), weight_y.split(chunk_size), strict=True):
-            # The shortcut through |x|^2 + |y|^2 - 2xy cancels in float32 when the cells lie far from the origin.
-            distance = torch.cdist(x_block, y_block, compute_mode="donot_use_mm_for_euclid_dist")
-            total += float(w_x @ distance.double() @ w_y)
-    return total
+    blocks = distance_blocks(x, weight_x, y, weight_y, chunk_size)
+    return sum(float(w_x @ distance @ w_y) for distance, w_x, w_y in blocks)

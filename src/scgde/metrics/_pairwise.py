@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import combinations
+from typing import Any
 
 import numpy as np
-import torch
 from tqdm.auto import tqdm
 
 from ._energy import energy_distance
+from ._mmd import mmd_rbf_median
 from ._wasserstein import gaussian_w2, sliced_w2, w2_empirical
 
 METRICS: dict[str, Callable[..., float]] = {
     "energy": energy_distance,
+    "mmd_rbf_median": mmd_rbf_median,
     "sliced": sliced_w2,
     "w2": w2_empirical,
     "gaussian_w2": gaussian_w2,
@@ -21,7 +23,7 @@ METRICS: dict[str, Callable[..., float]] = {
 
 
 def pairwise(
-    groups: Sequence[np.ndarray | torch.Tensor],
+    groups: Sequence[Any],
     *,
     metric: str | Callable[..., float] = "energy",
     progress: bool = False,
@@ -31,9 +33,9 @@ def pairwise(
     Parameters
     ----------
     groups
-        Cells of each group, arrays of shape (n_cells of the group, features).
+        Cells of each group, arrays of shape (n_cells of the group, features); or what a function as ``metric`` takes.
     metric
-        A name in :data:`METRICS`, or a symmetric function of two arrays of cells.
+        A name in :data:`METRICS`, or a symmetric function of two groups.
     progress
         Whether to show a progress bar over pairs.
 

@@ -132,15 +132,16 @@ def w2_gaussian(
     if shapes != [(d,), (d, d)] * 2:
         msg = f"Shapes of mean_x, cov_x, mean_y, cov_y are {shapes}: expected (d,), (d, d), (d,), (d, d) with one d."
         raise ValueError(msg)
-    overlap = torch.linalg.svdvals(_root(cov_x) @ _root(cov_y)).sum()
+    overlap = torch.linalg.svdvals(matrix_root(cov_x) @ matrix_root(cov_y)).sum()
     squared = (mean_x - mean_y).square().sum() + cov_x.trace() + cov_y.trace() - 2 * overlap
     # Rounding can leave a distance of zero slightly below it.
     return max(float(squared), 0.0)
 
 
-def _root(cov: torch.Tensor) -> torch.Tensor:
+def matrix_root(cov: torch.Tensor) -> torch.Tensor:
+    """Symmetric square roots of positive semi-definite matrices, shape (..., features, features)."""
     values, vectors = torch.linalg.eigh(cov)
-    return (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+    return (vectors * values.clamp_min(0).sqrt()[..., None, :]) @ vectors.mT
 
 
 def gaussian_w2(x: np.ndarray | torch.Tensor, y: np.ndarray | torch.Tensor) -> float:
