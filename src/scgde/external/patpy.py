@@ -132,7 +132,7 @@ class GDERepresentation:
         groups.obsp[self.DISTANCES_UNS_KEY] = self.calculate_distance_matrix()
         return groups
 
-    def _source(self, adata: AnnData) -> dict[str, str]:
+    def _source(self, adata: AnnData) -> dict[str, Any]:
         if self.layer is None:
             return {}
         if self.layer == "X" or self.layer in adata.obsm:
