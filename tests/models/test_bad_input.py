@@ -410,7 +410,6 @@ ASKED = {
     "sample without batches": (lambda m: m.sample("donor_1", batch="a"), ValueError, "batch='a', but the model knows no batches"),
     "transport without batches": (lambda m: m.transport("donor_1", "donor_2", batch="a"), ValueError, "batch='a'.*batch_key="),
     "interpolate without batches": (lambda m: m.interpolate("donor_1", "donor_2", batch="a"), ValueError, "batch='a'.*batch_key="),
-    "standard errors": (lambda m: m.get_group_embedding(return_se=True), NotImplementedError, "not yet available.*without return_se"),
 }  # fmt: skip
 
 

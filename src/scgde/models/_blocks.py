@@ -27,14 +27,22 @@ class GroupedRows:
         (n,) mass of each cell in its group, in the same order; sums to 1 in each group.
     starts
         (groups + 1,) where each group starts in ``order``.
+    n_effective
+        (groups,) effective number of cells, ``1 / sum(mass^2)``: with equal masses, their number.
+    counts
+        Whether a row stands for several equal cells; these are what is counted then.
     """
 
     order: np.ndarray
     mass: np.ndarray
     starts: np.ndarray
+    n_effective: np.ndarray
+    counts: bool = False
 
     @classmethod
-    def from_codes(cls, codes: np.ndarray, n_groups: int, weight: np.ndarray | None = None) -> GroupedRows:
+    def from_codes(
+        cls, codes: np.ndarray, n_groups: int, weight: np.ndarray | None = None, *, counts: bool = False
+    ) -> GroupedRows:
         """Group cells by their codes; -1 leaves a cell out.
 
         Parameters
@@ -45,13 +53,18 @@ class GroupedRows:
             Number of groups.
         weight
             (n_cells,) masses of any scale; by default equal.
+        counts
+            Whether weights are numbers of equal cells.
         """
         order = np.argsort(codes, kind="stable")
         order = order[np.searchsorted(codes[order], 0) :]
         group = codes[order]
         mass = np.ones(len(order)) if weight is None else weight[order].astype(np.float64)
-        mass = mass / np.bincount(group, mass, minlength=n_groups)[group]
-        return cls(order, mass, np.searchsorted(group, np.arange(n_groups + 1)))
+        total = np.bincount(group, mass, minlength=n_groups)
+        starts = np.searchsorted(group, np.arange(n_groups + 1))
+        # From the masses as they are given: 30 cells are 30 effective ones, to the last digit.
+        n_effective = total if counts else total**2 / np.bincount(group, mass**2, minlength=n_groups)
+        return cls(order, mass / total[group], starts, n_effective, counts)
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -59,13 +72,8 @@ class GroupedRows:
     def select(self, start: int, stop: int) -> GroupedRows:
         """The groups from ``start`` to ``stop``."""
         part = slice(self.starts[start], self.starts[stop])
-        return GroupedRows(self.order[part], self.mass[part], self.starts[start : stop + 1] - self.starts[start])
-
-    @property
-    def n_effective(self) -> np.ndarray:
-        """(groups,) effective number of cells, ``1 / sum(mass^2)``: with equal masses, their number."""
-        group = np.repeat(np.arange(len(self)), np.diff(self.starts))
-        return 1 / np.bincount(group, self.mass**2, minlength=len(self))
+        starts = self.starts[start : stop + 1] - self.starts[start]
+        return GroupedRows(self.order[part], self.mass[part], starts, self.n_effective[start:stop], self.counts)
 
     def chunks(self, size: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Rows (blocks, cells), masses (blocks, cells) and groups (blocks,): at most about ``size`` cells at a time.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from scgde.models import _fitting
 from scgde.models._module import GDEModule
 from scgde.models._results import constant_columns, embedding_frame, per_cell, write_embedding
 from scgde.models._saving import save_atomically
-from scgde.models._transport import TransportModel
+from scgde.models._uncertainty import UncertaintyModel
 from scgde.nn.encoders import ENCODERS
 from scgde.nn.generators import GENERATORS
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class GDE(TransportModel):
+class GDE(UncertaintyModel):
     """Generative distribution embeddings: one vector per group of cells, from which its cells can be generated.
 
     An encoder maps the distribution of a group's cells to an embedding; a conditional generator maps the embedding back
@@ -294,6 +294,28 @@ class GDE(TransportModel):
 
     # --- embedding -------------------------------------------------------------------------------------------------
 
+    @overload
+    def get_group_embedding(
+        self,
+        adata: AnnData | None = None,
+        *,
+        return_se: Literal[False] = False,
+        batch_size: int | None = None,
+        key_added: str | None = KEY,
+        write_obsm: bool = True,
+    ) -> pd.DataFrame: ...
+
+    @overload
+    def get_group_embedding(
+        self,
+        adata: AnnData | None = None,
+        *,
+        return_se: Literal[True],
+        batch_size: int | None = None,
+        key_added: str | None = KEY,
+        write_obsm: bool = True,
+    ) -> tuple[pd.DataFrame, pd.DataFrame]: ...
+
     def get_group_embedding(
         self,
         adata: AnnData | None = None,
@@ -302,7 +324,7 @@ class GDE(TransportModel):
         batch_size: int | None = None,
         key_added: str | None = KEY,
         write_obsm: bool = True,
-    ) -> pd.DataFrame:
+    ) -> pd.DataFrame | tuple[pd.DataFrame, pd.DataFrame]:
         """Embedding of each group, from all of its cells.
 
         Parameters
@@ -311,7 +333,9 @@ class GDE(TransportModel):
             Other data, with the same grouping columns and representation; groups need not have been seen. By default
             the training data.
         return_se
-            Standard errors: not yet available.
+            Whether to compute standard errors, by the influence function of the embedding; see
+            :meth:`group_covariance`. They are written to ``.uns[key_added]["se"]`` too, and effective numbers of cells
+            to its ``groups``, where ``few_cells`` marks groups below 30: normal theory is not claimed for them.
         batch_size
             Cells in memory at a time.
         key_added
@@ -322,7 +346,8 @@ class GDE(TransportModel):
 
         Returns
         -------
-        One row per group, (n_groups, n_latent), in the units of the representation.
+        One row per group, (n_groups, n_latent), in the units of the representation. With ``return_se``, a pair of such
+        tables: embedding and standard errors.
 
         Raises
         ------
@@ -332,14 +357,16 @@ class GDE(TransportModel):
             For data that do not fit the model.
         """
         self._check_trained()
-        if return_se:
-            msg = "Standard errors are not yet available. Call get_group_embedding() without return_se."
-            raise NotImplementedError(msg)
         adata, obs = self._read(adata)
         z = self._encode(adata, obs, None, batch_size).z.cpu().numpy()
+        found = self._dispersion(adata, obs, None, batch_size, diagonal=True) if return_se else None
+        se = None if found is None else np.sqrt(found.covariance).astype(np.float32)
+        n_effective = None if found is None else found.n_effective
         if key_added is not None:
-            write_embedding(adata, key_added, z, obs, self._settings(), write_obsm=write_obsm)
-        return embedding_frame(z, obs.index.index)
+            settings = self._settings()
+            write_embedding(adata, key_added, z, obs, settings, se=se, n_effective=n_effective, write_obsm=write_obsm)
+        frame = embedding_frame(z, obs.index.index)
+        return frame if se is None else (frame, embedding_frame(se, obs.index.index))
 
     def get_latent_representation(self, adata: AnnData | None = None, *, batch_size: int | None = None) -> np.ndarray:
         """Embedding of each cell's group, (n_cells, n_latent); NaN for cells without a group.

@@ -12,6 +12,7 @@ from anndata import AnnData, ImplicitModificationWarning
 from scgde._constants import EMBEDDING, GROUPS, SETTINGS, STANDARD_ERRORS
 from scgde.data import GroupedObs, Representation
 from scgde.data._genes import GeneSpace
+from scgde.uncertainty import MIN_CELLS
 
 
 def embedding_frame(z: np.ndarray, index: pd.Index) -> pd.DataFrame:
@@ -32,10 +33,15 @@ def write_embedding(
     settings: dict[str, Any],
     *,
     se: np.ndarray | None = None,
+    n_effective: np.ndarray | None = None,
     write_obsm: bool,
 ) -> None:
     """Write ``.uns[key]`` and ``.obsm["X_" + key]``; everything is computed before anything is changed."""
-    table = obs.table.set_axis([str(i) for i in range(len(obs.index))]).apply(_writable)
+    table = obs.table
+    if n_effective is not None:
+        columns = {"n_effective": n_effective, "few_cells": n_effective < MIN_CELLS}
+        table = table.assign(**{name: value for name, value in columns.items() if name not in table})
+    table = table.set_axis([str(i) for i in range(len(obs.index))]).apply(_writable)
     entry: dict[str, Any] = {EMBEDDING: z, GROUPS: table, SETTINGS: settings}
     if se is not None:
         entry[STANDARD_ERRORS] = se

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
-import pandas as pd
 import torch
 from anndata import AnnData
 
@@ -212,11 +211,10 @@ class TDE(ForecastModel):
         batch_size: int | None = None,
         key_added: str | None = TDE_KEY,
         write_obsm: bool = True,
-    ) -> pd.DataFrame:
+    ) -> Any:
         """Embedding of each population; see :meth:`GDE.get_group_embedding`. Written to ``.uns["tde"]``."""
-        return super().get_group_embedding(
-            adata, return_se=return_se, batch_size=batch_size, key_added=key_added, write_obsm=write_obsm
-        )
+        options: dict[str, Any] = {"return_se": return_se, "batch_size": batch_size}
+        return super().get_group_embedding(adata, key_added=key_added, write_obsm=write_obsm, **options)
 
     def transport(
         self,

@@ -297,10 +297,27 @@ class MixtureStatistics(nn.Module):
         return (self.weight[:, None] * (mean - center).square()).sum().sqrt().clamp_min(1e-3)
 
 
+class _SymmetricRoot(torch.autograd.Function):
+    """The derivative of an eigenvector is infinite where eigenvalues are equal; that of the root is not."""
+
+    @staticmethod
+    def forward(ctx, covariance: Tensor) -> Tensor:
+        values, vectors = torch.linalg.eigh(covariance)
+        root = values.clamp_min(1e-6).sqrt()
+        ctx.save_for_backward(root, vectors)
+        return (vectors * root[..., None, :]) @ vectors.transpose(-1, -2)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        # d root solves root (d root) + (d root) root = d covariance: a division in the eigenbasis.
+        root, vectors = ctx.saved_tensors
+        inner = vectors.transpose(-1, -2) @ gradient @ vectors / (root[..., :, None] + root[..., None, :])
+        return vectors @ inner @ vectors.transpose(-1, -2)
+
+
 def symmetric_root(covariance: Tensor) -> Tensor:
     """Symmetric square root of (..., features, features) covariances."""
-    values, vectors = torch.linalg.eigh(covariance)
-    return (vectors * values.clamp_min(1e-6).sqrt()[..., None, :]) @ vectors.transpose(-1, -2)
+    return _SymmetricRoot.apply(covariance)
 
 
 def positive_part(root: Tensor) -> Tensor:

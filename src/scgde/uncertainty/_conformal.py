@@ -8,8 +8,6 @@ import numpy as np
 from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 
-__all__ = ["ConformalNovelty"]
-
 #: At most this many distances are held at once.
 MAX_DISTANCES = 2_000_000
 

@@ -88,7 +88,7 @@ def test_state_and_batches(split, monkeypatch):
     expected = model.p_values(z)
     assert np.array_equal(ConformalNovelty.from_state(model.state()).p_values(z), expected)
     assert np.array_equal([model.p_values(z[[i]])[0] for i in range(25)], expected)
-    monkeypatch.setattr("scgde.uncertainty.MAX_DISTANCES", 100)
+    monkeypatch.setattr("scgde.uncertainty._conformal.MAX_DISTANCES", 100)
     assert np.array_equal(model.p_values(z), expected)
     assert model.p_values(z[:0]).shape == (0,)
 

@@ -1,0 +1,105 @@
+"""Tests of equal embeddings, and cells that are needed."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from scgde.uncertainty import compare, hotelling, n_cells_needed, relative_error
+
+
+def sample_covariance(x):
+    """Covariance of the mean of cells (draws, cells, p)."""
+    centred = x - x.mean(1, keepdims=True)
+    return np.einsum("rni,rnj->rij", centred, centred) / (x.shape[1] - 1) / x.shape[1]
+
+
+@pytest.mark.parametrize(("n", "m"), [(12, 30), (200, 15)])
+def test_p_values_are_uniform_under_equal_means(n, m):
+    """With unequal covariances and few cells. KS at 2,000 draws: rejects at 0.1% where the approximation is exact; it is
+    so to a few parts in a thousand of the level here, far below the 3.7% that KS resolves.
+    """
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2000, n, 3)), rng.normal(size=(2000, m, 3)) * [1, 3, 0.5]
+    table = hotelling(
+        a.mean(1) - b.mean(1), sample_covariance(a), sample_covariance(b), np.full(2000, n), np.full(2000, m)
+    )
+    assert stats.kstest(table["p_value"], "uniform").pvalue > 0.001
+    assert abs((table["p_value"] < 0.05).mean() - 0.05) < 0.02
+
+
+def test_one_known_mean_is_hotellings_test():
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(1, 20, 4)) + 0.3
+    covariance = sample_covariance(x)
+    table = hotelling(x.mean(1), covariance, 0 * covariance, np.array([20.0]), np.array([np.inf]))
+    t2 = (x.mean(1) @ np.linalg.inv(covariance[0]) @ x.mean(1).T)[0, 0]
+    f = t2 * (20 - 4) / (19 * 4)
+    assert table["statistic"][0] == pytest.approx(f)
+    assert table["df2"][0] == pytest.approx(16)
+    assert table["p_value"][0] == pytest.approx(stats.f.sf(f, 4, 16))
+
+
+def test_what_cannot_be_tested_is_missing():
+    covariance = np.stack([np.eye(5), np.full((5, 5), np.nan), np.eye(5)])
+    table = hotelling(np.ones((3, 5)), covariance, covariance, np.array([3, 50, 50]), np.array([3, 50, 50]))
+    assert table["p_value"].isna().tolist() == [True, True, False]
+
+
+def test_pairs_of_groups_are_compared(model):
+    table = compare(model, ["donor_0", "donor_0", "donor_2"], ["donor_1", "donor_0", "donor_5"], n_components=3)
+    assert table["group_a"].tolist() == ["donor_0", "donor_0", "donor_2"]
+    assert (table["p_value"][[0, 2]] < 1e-6).all()
+    assert table["p_value"][1] == 1
+    assert (table["distance"][[0, 2]] > 5 * table["expected"][[0, 2]]).all()
+    np.testing.assert_allclose(table["q_value"], stats.false_discovery_control(table["p_value"]))
+    assert table["n_a"].tolist() == [60, 60, 60]
+    assert not table["few_cells"].any()
+    one = compare(model, "donor_2", "donor_5", n_components=3)
+    assert one["p_value"][0] == pytest.approx(table["p_value"][2])
+
+
+def test_halves_of_a_group_are_rarely_told_apart(model, adata):
+    """Of 60 halvings into 30 cells, 3 are expected below 0.05; 11 or more have probability below 1e-4."""
+    rng = np.random.default_rng(5)
+    data = adata[adata.obs["donor"] == "donor_3"]
+    parts = []
+    for i in range(60):
+        half = rng.permutation(60) < 30
+        parts.append(data.obs.assign(donor=[f"{i}-{'a' if h else 'b'}" for h in half]))
+    obs = pd.concat(parts).reset_index(drop=True).rename(str)
+    many = type(adata)(np.tile(data.X, (60, 1)), obs=obs, var=adata.var)
+    table = compare(model, [f"{i}-a" for i in range(60)], [f"{i}-b" for i in range(60)], adata=many)
+    assert (table["p_value"] < 0.05).sum() < 11
+    assert table["p_value"].median() > 0.2
+
+
+def test_bad_requests(model):
+    with pytest.raises(ValueError, match="1 groups in group_a and 2 in group_b"):
+        compare(model, ["donor_0"], ["donor_1", "donor_2"])
+    with pytest.raises(ValueError, match="n_components=99"):
+        compare(model, "donor_0", "donor_1", n_components=99)
+    with pytest.raises(KeyError, match="donor_9"):
+        compare(model, "donor_0", "donor_9")
+    with pytest.raises(ValueError, match="precision=0"):
+        n_cells_needed(model, 0)
+
+
+def test_cells_that_are_needed_give_the_precision(model):
+    needed = n_cells_needed(model, 0.05)
+    assert (needed > 0).all()
+    assert needed.index.tolist() == [f"donor_{i}" for i in range(6)]
+    np.testing.assert_allclose(n_cells_needed(model, 0.1), needed / 4, atol=1)
+    z, se = model.get_group_embedding(return_se=True, key_added=None)
+    reached = relative_error(z.to_numpy(), se.to_numpy(), model.effective_cells().to_numpy())
+    np.testing.assert_allclose(0.05 * np.sqrt(needed / 60), reached, rtol=0.02)
+
+
+def test_relative_error_removes_chance_from_the_spread():
+    rng = np.random.default_rng(6)
+    z = rng.normal(size=(4000, 2)) * np.sqrt([1, 3]) + 0.5 * rng.normal(size=(4000, 2))
+    error = relative_error(z, np.full((4000, 2), 0.5), np.full(4000, 100.0))
+    # Variance between groups 4, own variance 0.5: sqrt(0.5 / 4). Its estimate from 4,000 groups is within 5%.
+    np.testing.assert_allclose(error, np.sqrt(0.5 / 4), rtol=0.05)
+    with pytest.raises(ValueError, match="do not differ by more than chance"):
+        relative_error(z[:5], np.full((5, 2), 50.0), np.full(5, 100.0))
