@@ -11,13 +11,15 @@ FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 #: Scripts, and those among them that read the real data sets.
 SCRIPTS = [
+    "donors_real.py",
+    "donors_simulated.py",
     "forecast_clones.py",
     "forecast_toy.py",
     "time_interpolation.py",
     "transport_cells.py",
     "transport_populations.py",
 ]
-REAL_DATA = {"time_interpolation.py", "transport_cells.py"}
+REAL_DATA = {"donors_real.py", "time_interpolation.py", "transport_cells.py"}
 
 
 @pytest.mark.slow
