@@ -5,6 +5,7 @@ KEY, TDE_KEY = "gde", "tde"
 
 #: Entries of ``.uns[KEY]``.
 EMBEDDING, STANDARD_ERRORS, GROUPS, SETTINGS = "embedding", "se", "groups", "settings"
+PREDICTIONS = "predictions"
 
 #: Column of generated cells with the position on an interpolation or transport path.
 PATH_TIME = "t"

@@ -238,7 +238,7 @@ def test_labels_need_not_be_in_new_data(make_adata, make_model):
     new = make_adata(seed=5, prefix="new")
     new.obs = new.obs[["donor", "age"]]
     model.get_group_embedding(new)
-    assert new.uns["gde"]["groups"].columns.tolist() == ["donor", "age", "n_cells"]
+    assert new.uns["gde"]["groups"].columns.tolist() == ["donor", "age", "n_cells", "p_value"]
 
 
 def test_groups_of_another_dtype(make_adata, make_model):

@@ -8,7 +8,9 @@ from torch import Tensor
 
 
 class GroupBatch(NamedTuple):
-    """Cells to encode and cells to score, of the same groups, as weighted empirical measures.
+    """Cells to encode and cells to score, as weighted empirical measures.
+
+    The groups to score come first. Groups beyond them are encoded for their labels alone.
 
     Parameters
     ----------
@@ -19,13 +21,15 @@ class GroupBatch(NamedTuple):
     x, weight
         Cells to encode: (groups, cells, features) and (groups, cells), which sums to 1; a padded slot has weight 0.
     x_score, weight_score
-        Cells to score, in the same form.
+        Cells to score, in the same form, of the first groups.
     batch_score
         (groups, cells) batch codes of the cells to score, or None.
     step
         Number of the step: with the seed, the key of all random numbers.
     pairs
         (pairs, 2) positions in ``group`` of sources and targets, where a transport is trained on pairs, or None.
+    labels
+        (groups, columns) labels as numbers, NaN where missing, or None.
     """
 
     group: Tensor
@@ -37,3 +41,4 @@ class GroupBatch(NamedTuple):
     batch_score: Tensor | None
     step: int
     pairs: Tensor | None = None
+    labels: Tensor | None = None

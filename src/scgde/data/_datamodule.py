@@ -95,18 +95,23 @@ class GroupedCells:
 class _Steps(Dataset):
     """Item i is the batch of step i."""
 
-    def __init__(self, cells: GroupedCells, sampler: GroupSampler, fold_sums: Tensor) -> None:
-        self.cells, self.sampler, self.fold_sums = cells, sampler, fold_sums
+    def __init__(
+        self, cells: GroupedCells, sampler: GroupSampler, fold_sums: Tensor, labels: Tensor | None = None
+    ) -> None:
+        self.cells, self.sampler, self.fold_sums, self.labels = cells, sampler, fold_sums, labels
 
     def __getitem__(self, step: int) -> GroupBatch:
         sampler = self.sampler
         group, pairs = sampler.pairs_of(step) if isinstance(sampler, PairSampler) else (sampler.groups_of(step), None)
-        fold, encode, share, score, share_score = self.sampler.cells_of(step, group)
+        n_scored = len(group)
+        group = torch.cat([group, sampler.labelled_of(step, group)])
+        fold, encode, share, score, share_score = sampler.cells_of(step, group)
         x, weight, _ = self.cells.gather(group, encode, share)
-        x_score, weight_score, batch = self.cells.gather(group, score, share_score)
+        x_score, weight_score, batch = self.cells.gather(group[:n_scored], score[:n_scored], share_score[:n_scored])
         sums = self.fold_sums[group]
-        left_out = sums[torch.arange(len(group)), fold.clamp_min(0)] * (fold >= 0)[:, None, None]
-        return GroupBatch(group, sums.sum(1) - left_out, x, weight, x_score, weight_score, batch, step, pairs)
+        left_out = sums[torch.arange(len(group)), fold.clamp_min(0)] * (fold >= 0)[:, None, None].to(sums.device)
+        labels = None if self.labels is None else self.labels[group]
+        return GroupBatch(group, sums.sum(1) - left_out, x, weight, x_score, weight_score, batch, step, pairs, labels)
 
 
 class _Batches(Dataset):
@@ -191,6 +196,8 @@ class GroupDataModule(LightningDataModule):
         Number of the first step, where an earlier call of ``train`` took steps.
     pairing
         Pairs of groups to train on, or None.
+    labels
+        (n_groups, columns) labels as numbers, NaN where missing or held out, or None where labels take no part.
     """
 
     def __init__(
@@ -207,9 +214,10 @@ class GroupDataModule(LightningDataModule):
         steps_per_epoch: int,
         first_step: int = 0,
         pairing: Pairing | None = None,
+        labels: Tensor | None = None,
     ) -> None:
         super().__init__()
-        self.pairing = pairing
+        self.pairing, self.labels = pairing, labels
         self.cells, self.fold_sums, self.seed = cells, fold_sums, seed
         self.train_groups, self.validation_groups = train_groups, validation_groups
         self.batch_size = batch_size
@@ -223,6 +231,9 @@ class GroupDataModule(LightningDataModule):
 
     def _sampler(self, batch_size: int) -> GroupSampler:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        labelled = None
+        if self.labels is not None:
+            labelled = self.train_groups[~self.labels[self.train_groups].isnan().all(1)]
         arguments = (
             self.train_counts,
             self.train_groups,
@@ -232,6 +243,7 @@ class GroupDataModule(LightningDataModule):
             self.seed,
             rank,
             world_size,
+            labelled,
         )
         if self.pairing is None:
             return GroupSampler(*arguments)
@@ -247,7 +259,7 @@ class GroupDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """One item per step."""
-        steps = _Steps(self.cells, self._sampler(self.batch_size), self.fold_sums)
+        steps = _Steps(self.cells, self._sampler(self.batch_size), self.fold_sums, self.labels)
         sampler = _EpochSampler(self.steps_per_epoch, self.first_step)
         return DataLoader(steps, batch_size=None, sampler=sampler, collate_fn=lambda batch: batch)
 

@@ -25,6 +25,7 @@ from scgde._validation import (
     listing,
 )
 from scgde.data._groups import GroupIndex
+from scgde.data._labels import Label
 from scgde.data._representation import Representation
 from scgde.data._times import time_values
 
@@ -105,6 +106,18 @@ class Setup:
         for name, column in self.labels.items():
             columns.update({name: column} if isinstance(column, str) else {c: c for c in column})
         return columns
+
+    def label(self, name: str, table: pd.DataFrame) -> Label:
+        """A label with the values that it has in a table of labels."""
+        parts = self.labels[name] if isinstance(self.labels, dict) else name
+        return Label.of(name, table, None if isinstance(parts, str) else list(parts))
+
+    @property
+    def label_names(self) -> list[str]:
+        """Names of the labels."""
+        if self.labels is None:
+            return []
+        return [self.labels] if isinstance(self.labels, str) else list(self.labels)
 
     def representation(self, adata: AnnData) -> Representation:
         """The representation that the arguments choose."""

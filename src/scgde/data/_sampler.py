@@ -12,6 +12,9 @@ from scgde.nn._random import CounterRandom
 #: Number of parts a group is cut into; each step scores one and encodes from the others.
 N_FOLDS = 5
 
+#: Labelled groups that each step sees at least, where there are as many.
+LABELLED_PER_STEP = 16
+
 
 @dataclass
 class GroupSampler:
@@ -38,6 +41,8 @@ class GroupSampler:
         The user's seed.
     rank, world_size
         This process and the number of processes: ranks get disjoint groups of each step.
+    labelled
+        Positions of the training groups that have a label, or None where labels take no part.
     """
 
     counts: Tensor
@@ -48,6 +53,7 @@ class GroupSampler:
     seed: int
     rank: int = 0
     world_size: int = 1
+    labelled: Tensor | None = None
     _order: tuple[int, Tensor] = field(default=(-1, torch.empty(0, dtype=torch.int64)), repr=False)
 
     def __post_init__(self) -> None:
@@ -69,6 +75,16 @@ class GroupSampler:
             self._order = (turn, self.groups[keys.argsort(stable=True)])
         chosen = self._order[1][place * self.batch_size : (place + 1) * self.batch_size]
         return chosen[self.rank : len(chosen) - len(chosen) % self.world_size : self.world_size]
+
+    def labelled_of(self, step: int, group: Tensor) -> Tensor:
+        """Labelled groups to encode besides ``group``: the step then has :data:`LABELLED_PER_STEP` over all ranks."""
+        if self.labelled is None:
+            return group[:0]
+        wanted = min(len(self.labelled), LABELLED_PER_STEP) // self.world_size
+        n_more = max(0, wanted - int(torch.isin(group, self.labelled).sum()))
+        keys = CounterRandom(self.seed, step, self.labelled).uniform("labels", 1)[:, 0]
+        others = self.labelled[keys.argsort(stable=True)][self.rank :: self.world_size]
+        return others[~torch.isin(others, group)][:n_more]
 
     def cells_of(self, step: int, group: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Fold, positions to encode and their weights, positions to score and their weights.

@@ -14,7 +14,9 @@ from anndata import AnnData
 
 from scgde.data import GroupDataModule, GroupedCells, GroupedObs
 from scgde.data._datamodule import fold_sums, training_counts
+from scgde.models._label_fitting import fit_labels, own_labels, shaping_labels
 from scgde.models._module import GDEModule
+from scgde.models._novelty import fit_novelty
 from scgde.models._training import Budget, GDETrainingPlan, fit
 from scgde.nn._shared_mixture import fit_shared_mixture
 
@@ -56,7 +58,12 @@ def fit_representation(model: GDE, adata: AnnData, obs: GroupedObs, split: dict[
 
 
 def build_module(
-    module: GDEModule, cells: GroupedCells, split: dict[str, np.ndarray], n_batch: int, options: dict[str, Any]
+    module: GDEModule,
+    cells: GroupedCells,
+    split: dict[str, np.ndarray],
+    n_batch: int,
+    options: dict[str, Any],
+    heads: list[dict[str, Any]],
 ) -> GroupedCells:
     """Fit what is closed form on the training groups, then make the networks; returns standardised cells."""
     train = torch.from_numpy(split["train"])
@@ -84,6 +91,7 @@ def build_module(
         n_coordinates=n_coordinates,
         n_code=options["n_latent"] - n_coordinates,
         n_batch=n_batch,
+        heads=heads,
         statistics=statistics,
         **{name: options[name] for name in MODULE_OPTIONS},
     )
@@ -118,13 +126,16 @@ def train(
     batch = model._batch_codes(obs)
     x = model.representation.read(adata)
     cells = GroupedCells.from_arrays(x, obs.index.codes, len(obs.index), obs.weight, batch, seed)
+    labels, y = shaping_labels(model, obs, split["train"])
     module = model.module
     if module.built:
         module = copy.deepcopy(module).to("cpu").train()
         cells = _standardized(cells, module.shift, module.scale)
     else:
         module = GDEModule()
-        cells = build_module(module, cells, split, len(model._batches), options)
+        cells = build_module(module, cells, split, len(model._batches), options, [label.spec for label in labels])
+        if y is not None:
+            module.heads.fit_constants(y[split["train"]])
     validation = torch.from_numpy(split["validation"])
     counts = training_counts(cells.counts, validation)
     scored = max(8, cells_per_group // 4)
@@ -146,8 +157,9 @@ def train(
         steps_per_epoch=min(steps_per_epoch, budget.max_steps or steps_per_epoch),
         first_step=model.steps_,
         pairing=model._pairing(obs, split),
+        labels=y,
     )
-    plan_kwargs = {"ema_decay": budget.ema_decay, **plan_kwargs}
+    plan_kwargs = {"ema_decay": budget.ema_decay, "labels_weight": model.labels_weight, **plan_kwargs}
     ema_decay = plan_kwargs.pop("ema_decay")
     plan = GDETrainingPlan(module, seed=seed, budget=budget, **plan_kwargs)
     callbacks = trainer_kwargs.pop("callbacks", [])
@@ -162,14 +174,24 @@ def train(
     )
     module.eval()
     model.module = module
-    model.spec_ = module.spec
+    model.spec_, model.trained_labels_ = module.spec, [label.state() for label in labels]
     model.steps_ += plan.trainer.global_step
     model.history_ = _joined(model.history_, history)
     seen = np.isin(obs.index.codes, split["train"])
     shares = None if batch is None else np.bincount(batch[seen], minlength=len(model._batches))
-    model.fitted_ = {"batch_shares": None if shares is None else shares / shares.sum()}
+    model.fitted_ = {
+        "batch_shares": None if shares is None else shares / shares.sum(),
+        "n_train": len(split["train"]),
+        "validation_size": len(np.unique(obs.unit[split["validation"]])) / len(np.unique(obs.unit)),
+    }
     encoding = model._encode(adata, obs, split["train"], None)
     module.calibrate_code(encoding.coordinates, encoding.code)
+    known = module.embedding(encoding.coordinates, encoding.code).numpy()
+    held_out = known[:0]
+    if len(split["validation"]):
+        held_out = model._encode(adata, obs, split["validation"], None).z.cpu().numpy()
+    model.fitted_["novelty"] = fit_novelty(known, held_out)
+    model.predictors_ = fit_labels(model, adata, obs, own_labels(model, obs), split)
     model.is_trained_ = True
 
 

@@ -14,10 +14,11 @@ from scgde._constants import KEY
 from scgde._validation import check_anndata, unknown_key
 from scgde.data import Setup, chosen_representation, setup_fields
 from scgde.models import _fitting
+from scgde.models._labels import LabelModel
 from scgde.models._module import GDEModule
+from scgde.models._novelty import p_values
 from scgde.models._results import constant_columns, embedding_frame, per_cell, write_embedding
 from scgde.models._saving import save_atomically
-from scgde.models._uncertainty import UncertaintyModel
 from scgde.nn.encoders import ENCODERS
 from scgde.nn.generators import GENERATORS
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class GDE(UncertaintyModel):
+class GDE(LabelModel):
     """Generative distribution embeddings: one vector per group of cells, from which its cells can be generated.
 
     An encoder maps the distribution of a group's cells to an embedding; a conditional generator maps the embedding back
@@ -51,11 +52,15 @@ class GDE(UncertaintyModel):
         Options of the encoder and of the generator.
     seed
         Seed of everything random: one seed, one result.
+    labels_weight
+        Weight of the ``labels`` of setup in training, relative to the reconstruction; it rises from 0 in the second
+        quarter of training. 0: the embedding is the one without labels. None: 1 for labels of at least 100 training
+        groups, and 0 for others, whose few labels the embedding would memorise.
 
     Raises
     ------
     ValueError
-        For unknown names or sizes.
+        For unknown names or sizes, and a negative weight.
 
     Notes
     -----
@@ -77,14 +82,19 @@ class GDE(UncertaintyModel):
         *,
         encoder: str = "resnet",
         generator: str = "flow",
-        n_latent: int = 64,
+        n_latent: int = 128,
         n_components: int | None = None,
         encoder_kwargs: dict[str, Any] | None = None,
         generator_kwargs: dict[str, Any] | None = None,
         seed: int = 0,
+        labels_weight: float | None = None,
     ) -> None:
         super().__init__(adata, registry)
+        if labels_weight is not None and not 0 <= labels_weight < np.inf:
+            msg = f"labels_weight={labels_weight}: expected a number of at least 0, or None."
+            raise ValueError(msg)
         self._make(encoder, generator, n_latent, n_components, encoder_kwargs, generator_kwargs, seed)
+        self.labels_weight = labels_weight
         self.init_params_ = self._get_init_params(locals())
 
     def _make(
@@ -124,6 +134,8 @@ class GDE(UncertaintyModel):
         self.spec_: dict[str, Any] = {}
         self.representation_: dict[str, Any] = {}
         self.fitted_: dict[str, Any] = {}
+        self.trained_labels_: list[dict[str, Any]] = []
+        self.predictors_: dict[str, dict[str, Any]] = {}
         self.steps_ = 0
 
     # --- setup -----------------------------------------------------------------------------------------------------
@@ -159,7 +171,9 @@ class GDE(UncertaintyModel):
             A key of ``.layers`` to read in place of X.
         labels
             Attributes of groups, missing values allowed: columns of ``.obs`` that are constant within groups, or a dict
-            from a name to a column or to a list of binary columns. They come along in the results.
+            from a name to a column or to a list of binary columns. :meth:`predict` predicts them, and they come along
+            in the results. Numbers with more than two values are numeric, ordered categoricals are levels, other values
+            are classes.
         batch_key
             Column of ``.obs`` with technical batches of cells. The generator is told the batch of each cell.
         weight_key
@@ -254,7 +268,7 @@ class GDE(UncertaintyModel):
         cells_per_group
             Cells to encode per group and step; a quarter as many others are scored.
         plan_kwargs
-            Options of the training plan: lr, weight_decay, warmup_steps, ema_decay.
+            Options of the training plan: lr, weight_decay, warmup_steps, ema_decay, reconstruction_weight.
         **trainer_kwargs
             Options of :class:`lightning.pytorch.Trainer`.
 
@@ -340,7 +354,8 @@ class GDE(UncertaintyModel):
             Cells in memory at a time.
         key_added
             Where to write: ``.uns[key_added]`` (embedding, groups, settings) and ``.obsm["X_" + key_added]``; None
-            writes nothing.
+            writes nothing. With ``adata``, the ``groups`` have a column ``p_value``: small where a group lies far from
+            those of training (conformal: at least as large as a uniform number where a group is like them).
         write_obsm
             Whether to write one row per cell to ``.obsm``.
 
@@ -357,14 +372,16 @@ class GDE(UncertaintyModel):
             For data that do not fit the model.
         """
         self._check_trained()
+        new = adata is not None
         adata, obs = self._read(adata)
         z = self._encode(adata, obs, None, batch_size).z.cpu().numpy()
         found = self._dispersion(adata, obs, None, batch_size, diagonal=True) if return_se else None
         se = None if found is None else np.sqrt(found.covariance).astype(np.float32)
         n_effective = None if found is None else found.n_effective
         if key_added is not None:
-            settings = self._settings()
-            write_embedding(adata, key_added, z, obs, settings, se=se, n_effective=n_effective, write_obsm=write_obsm)
+            settings, p_value = self._settings(), p_values(self.fitted_, z) if new else None
+            columns = {"n_effective": n_effective, "p_value": p_value}
+            write_embedding(adata, key_added, z, obs, settings, se=se, write_obsm=write_obsm, **columns)
         frame = embedding_frame(z, obs.index.index)
         return frame if se is None else (frame, embedding_frame(se, obs.index.index))
 
@@ -436,7 +453,7 @@ class GDE(UncertaintyModel):
     # --- housekeeping ----------------------------------------------------------------------------------------------
 
     def save(self, dir_path: str | Path, prefix: str | None = None, overwrite: bool = False, **kwargs: Any) -> None:
-        """Save the model. The file holds no cells, no group names and no embeddings.
+        """Save the model. The file holds no cells, no group names and no embeddings; of labels, the classes.
 
         Parameters
         ----------

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from scgde.nn.encoders import ENCODERS, Encoder
 from scgde.nn.generators import GENERATORS, Condition, Generator
+from scgde.nn.heads import Heads
 from scgde.nn.statistics import Mixtures, MixtureStatistics
 from scgde.nn.transport import TRANSPORTS, PairTransport
 
@@ -27,6 +28,7 @@ class GDEModule(nn.Module):
     statistics: MixtureStatistics
     encoder: Encoder
     generator: Generator | PairTransport
+    heads: Heads
     shift: Tensor
     scale: Tensor
     code_center: Tensor
@@ -50,6 +52,7 @@ class GDEModule(nn.Module):
         generator_kwargs: dict[str, Any],
         seed: int,
         method: str = "composition",
+        heads: list[dict[str, Any]] | None = None,
         statistics: MixtureStatistics | None = None,
     ) -> None:
         """Make the parts. Initial weights are a function of ``seed`` alone.
@@ -66,6 +69,8 @@ class GDEModule(nn.Module):
             Seed of the initial weights.
         method
             "composition", with a generator of single populations, or the name of a transport of pairs in its place.
+        heads
+            For each label that is trained on, what its head is built from.
         statistics
             Fitted statistics; without, empty ones for a saved state to fill.
         """
@@ -76,6 +81,7 @@ class GDEModule(nn.Module):
             n_latent = n_coordinates + n_code
             kind = GENERATORS[generator] if method == "composition" else TRANSPORTS[method]
             self.generator = kind(n_features, n_latent, n_batch, **generator_kwargs)
+            self.heads = Heads(n_latent, heads or [])
         if statistics is None:
             statistics = MixtureStatistics(n_features, n_components, n_coordinates)
         self.statistics = statistics
@@ -125,10 +131,12 @@ class GDEModule(nn.Module):
         """The statistics that an embedding stands for."""
         return self.statistics.read_back(z[:, : self.n_coordinates])
 
-    def condition(self, z: Tensor, mixtures: Mixtures | None = None, batch: Tensor | None = None) -> Condition:
+    def condition(
+        self, z: Tensor, mixtures: Mixtures | None = None, batch: Tensor | None = None, trust: Tensor | None = None
+    ) -> Condition:
         """What the generator is told: measured statistics, or those read back from the embedding."""
         measured = torch.full((len(z),), float(mixtures is not None), device=z.device)
-        return Condition(self.read_back(z) if mixtures is None else mixtures, measured, batch)
+        return Condition(self.read_back(z) if mixtures is None else mixtures, measured, batch, trust)
 
     @torch.no_grad()
     def calibrate_code(self, coordinates: Tensor, code: Tensor) -> None:

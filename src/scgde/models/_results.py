@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData, ImplicitModificationWarning
 
-from scgde._constants import EMBEDDING, GROUPS, SETTINGS, STANDARD_ERRORS
+from scgde._constants import EMBEDDING, GROUPS, PREDICTIONS, SETTINGS, STANDARD_ERRORS
 from scgde.data import GroupedObs, Representation
 from scgde.data._genes import GeneSpace
 from scgde.uncertainty import MIN_CELLS
@@ -34,13 +34,15 @@ def write_embedding(
     *,
     se: np.ndarray | None = None,
     n_effective: np.ndarray | None = None,
+    p_value: np.ndarray | None = None,
     write_obsm: bool,
 ) -> None:
     """Write ``.uns[key]`` and ``.obsm["X_" + key]``; everything is computed before anything is changed."""
-    table = obs.table
+    columns: dict[str, Any] = {} if p_value is None else {"p_value": p_value}
     if n_effective is not None:
-        columns = {"n_effective": n_effective, "few_cells": n_effective < MIN_CELLS}
-        table = table.assign(**{name: value for name, value in columns.items() if name not in table})
+        columns |= {"n_effective": n_effective, "few_cells": n_effective < MIN_CELLS}
+    table = obs.table
+    table = table.assign(**{name: value for name, value in columns.items() if name not in table})
     table = table.set_axis([str(i) for i in range(len(obs.index))]).apply(_writable)
     entry: dict[str, Any] = {EMBEDDING: z, GROUPS: table, SETTINGS: settings}
     if se is not None:
@@ -52,6 +54,39 @@ def write_embedding(
         adata.uns[key] = entry
         if cells is not None:
             adata.obsm[f"X_{key}"] = cells
+
+
+def write_predictions(
+    adata: AnnData,
+    key: str,
+    label: str,
+    frame: pd.DataFrame,
+    z: np.ndarray,
+    obs: GroupedObs,
+    settings: dict[str, Any],
+    p_value: np.ndarray | None,
+) -> None:
+    """Write the prediction of a label to ``.uns[key]["predictions"]``, beside those of other labels of these groups.
+
+    Names of groups, labels and classes are values, which hold anything. The embedding comes with it where ``.uns[key]``
+    is not one of these groups.
+    """
+    outcomes = frame.shape[1]
+    table = obs.index.table.iloc[np.repeat(np.arange(len(frame)), outcomes)].copy()
+    table["label"] = label
+    table["outcome"] = np.tile([str(name) for name in frame.columns], len(frame))
+    table["value"] = frame.to_numpy(dtype=float).ravel()
+    if p_value is not None:
+        table["p_value"] = np.repeat(p_value, outcomes)
+    entry = adata.uns.get(key)
+    if not isinstance(entry, dict) or not np.array_equal(entry.get(EMBEDDING, ()), z.astype(np.float32)):
+        write_embedding(adata, key, z.astype(np.float32), obs, settings, p_value=p_value, write_obsm=False)
+        entry = adata.uns[key]
+    before = entry.get(PREDICTIONS)
+    if before is not None:
+        table = pd.concat([before[before["label"].astype(str) != label], table])
+    table = table.set_axis([str(i) for i in range(len(table))]).apply(_writable)
+    adata.uns[key] = {**entry, PREDICTIONS: table}
 
 
 def _writable(column: pd.Series) -> pd.Series:

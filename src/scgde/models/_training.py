@@ -72,6 +72,11 @@ class GDETrainingPlan(pl.LightningModule):
         Of AdamW.
     warmup_steps
         Steps over which the learning rate rises.
+    labels_weight
+        Weight of the heads' loss, relative to that of the reconstruction, in the second half of training; it rises
+        from 0 in the second quarter, when there is a code to shape. Default 1.
+    reconstruction_weight
+        Weight of the reconstruction; 0 trains on labels alone, from the first step.
     """
 
     def __init__(
@@ -83,14 +88,18 @@ class GDETrainingPlan(pl.LightningModule):
         lr: float = 2e-3,
         weight_decay: float = 1e-2,
         warmup_steps: int = 50,
+        labels_weight: float | None = None,
+        reconstruction_weight: float = 1.0,
     ) -> None:
         super().__init__()
         self.module, self.seed, self.budget = module, seed, budget
+        self.labels_weight = 1.0 if labels_weight is None else labels_weight
+        self.reconstruction_weight = reconstruction_weight
         self.lr, self.weight_decay, self.warmup_steps = lr, weight_decay, warmup_steps
         self.started = time.monotonic()
 
-    def loss(self, batch: GroupBatch, *, step: int, measured: Tensor) -> Tensor:
-        """Loss of each group, (groups,), or of each pair of groups, (pairs,).
+    def loss(self, batch: GroupBatch, *, step: int, measured: Tensor) -> tuple[Tensor, Tensor]:
+        """Reconstruction loss of each group, (groups,), or pair of groups, (pairs,), and the loss of the labels.
 
         Parameters
         ----------
@@ -103,7 +112,7 @@ class GDETrainingPlan(pl.LightningModule):
             learns to use both.
         """
         module = self.module
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(batch.x.device.type, enabled=False):
             own = module.statistics.mixtures(batch.sums)
             coordinates = module.statistics.coordinates(own)
             read = module.statistics.read_back(coordinates)
@@ -114,26 +123,31 @@ class GDETrainingPlan(pl.LightningModule):
                 )
             )
         latent = torch.cat([coordinates / module.statistics.spread, module.encoder(batch.x, batch.weight)], dim=-1)
-        condition = Condition(mixtures, measured.float(), batch.batch_score)
+        labels = latent.new_zeros(()) if batch.labels is None else module.heads.loss(latent, batch.labels)
+        scored = slice(len(batch.x_score))
+        latent, condition = latent[scored], Condition(mixtures[scored], measured[scored].float(), batch.batch_score)
         generator = module.generator
         if isinstance(generator, Generator):
-            random = CounterRandom(self.seed, step, batch.group)
-            return generator.loss(batch.x_score, batch.weight_score, latent, condition, random)
+            random = CounterRandom(self.seed, step, batch.group[scored])
+            return generator.loss(batch.x_score, batch.weight_score, latent, condition, random), labels
         assert batch.pairs is not None
         group, (source, target) = batch.group[batch.pairs], batch.pairs.T
         random = CounterRandom(self.seed, step, group[:, 0] * GROUP_STRIDE + group[:, 1])
-        return generator.loss(
+        loss = generator.loss(
             (batch.x_score[source], batch.x_score[target]),
             (batch.weight_score[source], batch.weight_score[target]),
             (latent[source], latent[target]),
             (condition[source], condition[target]),
             random,
         )
+        return loss, labels
 
     def training_step(self, batch: GroupBatch, batch_idx: int) -> Tensor:
         """Mean loss over the groups of a step."""
         measured = CounterRandom(self.seed, batch.step, batch.group).uniform("batch", 1)[:, 0] < 0.5
-        loss = self.loss(batch, step=batch.step, measured=measured).mean()
+        reconstruction, labels = self.loss(batch, step=batch.step, measured=measured)
+        reconstruction = reconstruction.mean()
+        loss = self.reconstruction_weight * reconstruction + self._labels_factor() * labels
         if (loss.device.type == "cpu" or batch.step % 50 == 0) and not torch.isfinite(loss):
             msg = (
                 f"The loss is {loss.item()} at step {batch.step} (groups at positions {batch.group.tolist()[:10]}). "
@@ -143,19 +157,28 @@ class GDETrainingPlan(pl.LightningModule):
             raise RuntimeError(msg)
         options: dict[str, Any] = {
             "on_epoch": True,
-            "batch_size": len(batch.group),
+            "batch_size": len(batch.x_score),
             "sync_dist": True,
             "prog_bar": True,
         }
-        self.log("train_loss", loss, on_step=False, **options)
+        self.log("train_loss", reconstruction, on_step=False, **options)
+        if batch.labels is not None:
+            self.log("train_loss_labels", labels, on_step=False, **options)
         return loss
+
+    def _labels_factor(self) -> float:
+        """The weight of the labels at this step."""
+        if not self.reconstruction_weight:
+            return self.labels_weight
+        used = self.budget.progress(self.trainer.global_step, time.monotonic() - self.started)
+        return self.labels_weight * min(1.0, max(0.0, 4 * (used - 0.25)))
 
     def validation_step(self, batch: GroupBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Loss on held-out cells: of training groups, and of held-out groups where there are any."""
         losses = [
-            self.loss(
-                batch, step=2**31 + draw, measured=torch.full_like(batch.group, draw % 2, dtype=torch.bool)
-            ).mean()
+            self.loss(batch, step=2**31 + draw, measured=torch.full_like(batch.group, draw % 2, dtype=torch.bool))[
+                0
+            ].mean()
             for draw in range(VALIDATION_DRAWS)
         ]
         loss, n = torch.stack(losses).mean(), len(batch.group)

@@ -3,6 +3,14 @@
 from scgde.prediction._baselines import BASELINES
 from scgde.prediction._cross_validate import CrossValidation, cross_validate
 from scgde.prediction._features import FoldContext, FoldModel
-from scgde.prediction._gde import GDEFeatures
+from scgde.prediction._gde import GDEFeatures, GDEPredictions
 
-__all__ = ["BASELINES", "CrossValidation", "FoldContext", "FoldModel", "GDEFeatures", "cross_validate"]
+__all__ = [
+    "BASELINES",
+    "CrossValidation",
+    "FoldContext",
+    "FoldModel",
+    "GDEFeatures",
+    "GDEPredictions",
+    "cross_validate",
+]

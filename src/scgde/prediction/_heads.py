@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn import config_context
@@ -34,6 +34,27 @@ class CommonScaler(StandardScaler):
         return self
 
 
+class LinearMap(NamedTuple):
+    """From features (n_groups, n_features) to outputs (n_groups, n_outputs): log odds, ranks or values."""
+
+    coef: np.ndarray
+    intercept: np.ndarray
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        return x @ self.coef + self.intercept
+
+
+def fit_linear(x: np.ndarray, y: np.ndarray, unit: np.ndarray, kind: str, seed: int) -> LinearMap:
+    """The head of :func:`fit_head` as one linear map; of two classes the first has log odds of 0."""
+    scaler, pca, head = (step for _, step in _fit(x, y, unit, kind, seed).steps)
+    coef = np.atleast_2d(head.coef_)
+    intercept = np.atleast_1d(head.intercept_)
+    if kind == "categorical" and len(coef) == 1:
+        coef, intercept = np.vstack([0 * coef, coef]), np.concatenate([[0.0], intercept])
+    rows = coef @ pca.components_
+    return LinearMap((rows / scaler.scale_).T, intercept - rows @ (scaler.mean_ / scaler.scale_ + pca.mean_))
+
+
 def fit_head(x: np.ndarray, y: np.ndarray, unit: np.ndarray, kind: str, seed: int) -> Callable:
     """Fit a head on labelled groups; returns the function from features to predictions.
 
@@ -50,6 +71,12 @@ def fit_head(x: np.ndarray, y: np.ndarray, unit: np.ndarray, kind: str, seed: in
     seed
         Seed of the inner folds.
     """
+    head = _fit(x, y, unit, kind, seed)
+    return head.predict_proba if kind == "categorical" else head.predict
+
+
+def _fit(x: np.ndarray, y: np.ndarray, unit: np.ndarray, kind: str, seed: int) -> Any:
+    """The pipeline that inner folds choose."""
     classify = kind == "categorical"
     y = y.astype(int) if classify else y
     strata = y if classify else np.zeros(len(y), dtype=int)
@@ -64,7 +91,7 @@ def fit_head(x: np.ndarray, y: np.ndarray, unit: np.ndarray, kind: str, seed: in
             score, head = (_logistic if classify else _ridge)(reduce.fit_transform(x), y, inner)
             if score > best[0]:
                 best = (score, make_pipeline(*[step for _, step in reduce.steps], head))
-    return best[1].predict_proba if classify else best[1].predict
+    return best[1]
 
 
 def _logistic(x: np.ndarray, y: np.ndarray, inner: Splits) -> tuple[float, Any]:

@@ -1,0 +1,146 @@
+"""Fitting predictors: linear maps that are judged by labels that they have not seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from scgde.prediction._folds import stratified_splits
+from scgde.prediction._heads import INNER_FOLDS, LinearMap
+from scgde.prediction._predictor import PREDICTORS, Predictor, propagate
+
+#: Groups that the embedding was trained without the labels of, to choose the head that was trained with it.
+MIN_JUDGES = 10
+
+
+class Unseen(NamedTuple):
+    """Outputs (groups, outputs) of maps that have not seen the label of these groups, their covariances, and labels."""
+
+    outputs: np.ndarray
+    covariance: np.ndarray
+    y: np.ndarray
+    rows: np.ndarray
+
+    @classmethod
+    def joined(cls, parts: list[Unseen]) -> Unseen:
+        """All of them."""
+        return cls(*(np.concatenate(values) for values in zip(*parts, strict=True)))
+
+    def among(self, chosen: np.ndarray) -> Unseen:
+        """Those of them that are chosen, a mask over all groups."""
+        return Unseen(*(values[chosen[self.rows]] for values in self))
+
+
+@dataclass(frozen=True)
+class LabelledGroups:
+    """Groups with a label.
+
+    Parameters
+    ----------
+    z
+        (groups, latent) embeddings.
+    covariance
+        (measured, latent, latent) covariances of some embeddings.
+    place
+        (groups,) position of a group's covariance, or -1.
+    y
+        (groups,) labels as numbers.
+    unit
+        (groups,) what is never split.
+    train
+        (groups,) whether a map may learn from the group.
+    judge
+        (groups,) whether the embedding was trained without the group's label.
+    """
+
+    z: np.ndarray
+    covariance: np.ndarray
+    place: np.ndarray
+    y: np.ndarray
+    unit: np.ndarray
+    train: np.ndarray
+    judge: np.ndarray
+
+    def of(self, y: np.ndarray) -> LabelledGroups:
+        """Those of the groups that have a label ``y`` (groups,), with it."""
+        known = ~np.isnan(y)
+        kept = {name: getattr(self, name)[known] for name in ("z", "place", "unit", "train", "judge")}
+        return replace(self, y=y[known], **kept)
+
+    def unseen(self, rows: np.ndarray, linear: LinearMap) -> Unseen:
+        """What a map says of groups, as far as the covariances of their embeddings are known."""
+        rows = rows[self.place[rows] >= 0]
+        return Unseen(*propagate(linear, self.z[rows], self.covariance[self.place[rows]]), self.y[rows], rows)
+
+
+def fit_predictor(
+    groups: LabelledGroups, kind: str, classes: list[Any], head: LinearMap | None, n_frozen: int, seed: int
+) -> tuple[Predictor, str]:
+    """Fit a predictor of one label; also tells which map it has.
+
+    A map of what no label has shaped is cross-fitted, so that all labels train it and set its law. The head that was
+    trained with the embedding is known to generalise only from groups whose label the embedding has not seen: it is
+    chosen where its likelihood there is higher, by more than a standard error.
+
+    Parameters
+    ----------
+    groups
+        Groups with a label.
+    kind
+        Kind of the label.
+    classes
+        Its classes.
+    head
+        The map that was trained with the embedding, or None.
+    n_frozen
+        The first entries of an embedding that labels did not shape.
+    seed
+        Seed of the folds.
+    """
+    frozen = replace(groups, z=np.where(np.arange(groups.z.shape[1]) < n_frozen, groups.z, 0.0))
+    rows = np.flatnonzero(groups.train)
+    predictor = PREDICTORS[kind]
+    linear = predictor.fit_map(frozen.z[rows], groups.y[rows], classes, groups.unit[rows], seed)
+    linear = linear._replace(coef=linear.coef * (np.arange(len(linear.coef)) < n_frozen)[:, None])
+    held_out = frozen.unseen(np.flatnonzero(~groups.train), linear)
+    crossed = Unseen.joined([cross_fit(frozen, kind, classes, seed), held_out])
+    options = [("linear", predictor(classes, linear), crossed)]
+    if head is not None:
+        options.append(("joint", predictor(classes, head), groups.unseen(np.flatnonzero(groups.judge), head)))
+        both = np.isin(np.arange(len(groups.y)), crossed.rows) & groups.judge
+        losses = []
+        for _, option, unseen in options:
+            judged = unseen.among(both)
+            option.fit_law(judged.outputs, judged.covariance, judged.y, groups.y[rows])
+            losses.append(option.loss(judged.outputs, judged.covariance, judged.y)[np.argsort(judged.rows)])
+        gain = losses[0] - losses[1]
+        if len(gain) < MIN_JUDGES or gain.mean() <= gain.std(ddof=1) / np.sqrt(len(gain)):
+            options.pop()
+    name, chosen, unseen = options[-1]
+    chosen.fit_law(unseen.outputs, unseen.covariance, unseen.y, groups.y[rows])
+    return chosen, name
+
+
+def cross_fit(groups: LabelledGroups, kind: str, classes: list[Any], seed: int) -> Unseen:
+    """Outputs of training groups by maps that have not seen their label.
+
+    The only group of a class is always learned from: a map that knows nothing of a class says nothing of it.
+    """
+    rows = np.flatnonzero(groups.train)
+    x, y, unit = groups.z[rows], groups.y[rows], groups.unit[rows]
+    strata = np.unique(y, return_inverse=True)[1] if kind == "categorical" else np.zeros(len(y), dtype=int)
+    n_units = np.array([len(np.unique(unit[strata == k])) for k in range(strata.max() + 1)])
+    movable = np.flatnonzero(n_units[strata] > 1)
+    n_splits = min(INNER_FOLDS, len(np.unique(unit[movable])))
+    if kind == "categorical" and n_splits > 1:
+        n_splits = max(2, min(n_splits, int(n_units[n_units > 1].min())))
+    found = [groups.unseen(rows[:0], LinearMap(np.zeros((x.shape[1], 1)), np.zeros(1)))]
+    splits = stratified_splits(strata[movable], unit[movable], n_splits, seed) if n_splits > 1 else []
+    for _, test in splits:
+        train = np.setdiff1d(np.arange(len(y)), movable[test])
+        if len(test) and (kind != "categorical" or len(np.unique(y[train])) == len(n_units)):
+            linear = PREDICTORS[kind].fit_map(x[train], y[train], classes, unit[train], seed)
+            found.append(groups.unseen(rows[movable[test]], linear))
+    return Unseen.joined(found[1:] or found)
