@@ -236,3 +236,23 @@ def test_batches_of_any_type(make_adata, make_model, values):
     model = make_model(adata, batch_key="library")
     assert set(model.sample("donor_0", 50).obs["library"]) == set(values)
     assert model.sample("donor_0", 5, batch=values[1]).obs["library"].tolist() == [values[1]] * 5
+
+
+def test_trust_is_less_in_groups_that_were_not_trained_on(model):
+    other = model.adata[model.adata.obs["donor"] == "donor_1"].copy()
+    n = model.fitted_["n_train"]
+    closed, new, full = (model.sample("donor_1", 50, trust=trust).X for trust in (0, n / (n + 100), 1))
+    assert np.abs(closed - full).max() > 1e-4
+    np.testing.assert_array_equal(model.sample("donor_1", 50).X, full)
+    np.testing.assert_allclose(model.sample("donor_1", 50, adata=other).X, new, atol=1e-5)
+    np.testing.assert_allclose(model.interpolate("donor_1", "donor_2", 2, n_cells=50).X[:50], full, atol=1e-4)
+    moved, given = (model.transport("donor_1", "donor_2", trust=trust).X for trust in (None, n / (n + 100)))
+    np.testing.assert_array_equal(moved, given)
+    for call in (model.sample, lambda **k: model.transport("donor_1", "donor_2", **k)):
+        with pytest.raises(ValueError, match="trust=2"):
+            call(trust=2)
+
+
+def test_where_batches_are_known_by_learning_alone_it_counts_in_full(batch_model):
+    given = batch_model.transport("donor_1", "donor_2", trust=1).X
+    np.testing.assert_array_equal(batch_model.transport("donor_1", "donor_2").X, given)

@@ -45,7 +45,7 @@ def fitted(make_mixtures):
 
 
 def sums_of(statistics, x):
-    return statistics.sums(x, torch.full(x.shape[:2], 1 / x.shape[1], dtype=x.dtype))
+    return statistics.sums(x, x.new_full(x.shape[:2], 1 / x.shape[1]))
 
 
 def close(a, b, tolerance=1e-9):

@@ -113,6 +113,7 @@ class ForecastModel(TimedModel):
         method: str = "forecaster",
         n_draws: int = 0,
         space: str = "rep",
+        trust: float | None = None,
         seed: int = 0,
         batch_size: int | None = None,
         progress: bool = False,
@@ -139,6 +140,8 @@ class ForecastModel(TimedModel):
             to its mean.
         space
             "rep" or "genes", as in :meth:`transport`.
+        trust
+            As in :meth:`transport`.
         seed
             Seed of the draws, and of what is random in a baseline.
         batch_size
@@ -161,8 +164,8 @@ class ForecastModel(TimedModel):
         KeyError
             For unknown times and groups.
         ValueError
-            Where there is no group to forecast, for unknown methods, and for an oracle of groups that are not seen at
-            the target time.
+            Where there is no group to forecast, for unknown methods, for an oracle of groups that are not seen at the
+            target time, and for ``trust`` as in :meth:`transport`.
 
         Warns
         -----
@@ -171,6 +174,7 @@ class ForecastModel(TimedModel):
         """
         self._check_trained()
         self._check_moves()
+        self._check_trust(trust)
         if method not in FORECAST_METHODS:
             raise ValueError(unknown_key(method, FORECAST_METHODS, "the forecasts (method=)").args[0])
         if n_draws and method != "forecaster":
@@ -195,7 +199,7 @@ class ForecastModel(TimedModel):
             else:
                 mean, targets = self._predict(fitted, data, obs, start, table, n_draws, seed)
             ends = [start._replace(z=torch.from_numpy(z).to(start.z), mixtures=None) for z in targets]
-            moved = [self._move(cells, start, end, np.ones(1), None, batch_size, progress)[0] for end in ends]
+            moved = [self._move(cells, start, end, np.ones(1), None, trust, batch_size, progress)[0] for end in ends]
         rows = cells.obs.assign(
             source=np.array(start.names, dtype=object)[cells.pair],
             target=str(target_time),

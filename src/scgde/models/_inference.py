@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from scgde.models._blocks import BATCH_SIZE, GroupedRows
 from scgde.models._module import GDEModule
 from scgde.nn._random import GROUP_STRIDE, CounterRandom
 from scgde.nn.encoders import Block
-from scgde.nn.generators import Condition, Generator, InvertibleGenerator
+from scgde.nn.generators import Generator, InvertibleGenerator
 from scgde.nn.statistics import Mixtures
 from scgde.nn.transport import PairTransport
 
@@ -94,6 +95,7 @@ def generate(
     *,
     mixtures: Mixtures | None,
     batch: Tensor | None,
+    trust: Tensor | None = None,
     seed: int,
     same_noise: bool = False,
     batch_size: int | None = None,
@@ -113,6 +115,8 @@ def generate(
         Measured statistics, or None to read them back from ``z``.
     batch
         (groups, n_cells) batch codes where the model knows batches.
+    trust
+        (groups,) weight of what was learned beyond the statistics; None is 1.
     seed
         Seed of the draws.
     same_noise
@@ -126,7 +130,7 @@ def generate(
     assert isinstance(generator, Generator)
     width = min(NOISE_BLOCK, n_cells)
     n_blocks = -(-n_cells // width)
-    latent, condition = module.latent(z), module.condition(z, mixtures)
+    latent, condition = module.latent(z), module.condition(z, mixtures, trust=trust)
     # A job is a block of cells of a group. Its noise depends on neither the chunk nor the other groups.
     group = torch.arange(len(z)).repeat_interleave(n_blocks).to(module.device)
     block = torch.arange(n_blocks).repeat(len(z)).to(module.device)
@@ -136,7 +140,7 @@ def generate(
     jobs = torch.arange(len(group)).split(max(1, (batch_size or BATCH_SIZE) // width))
     for job in tqdm(jobs, desc="Generating", disable=not progress):
         of = group[job]
-        part = Condition(condition.mixtures[of], condition.measured[of], None if batch is None else batch[job])
+        part = replace(condition[of], batch=None if batch is None else batch[job])
         random = CounterRandom(seed, 0, block[job] + (0 if same_noise else of * GROUP_STRIDE))
         parts.append(module.restore(generator.sample(latent[of], width, part, random)).cpu())
     return torch.cat(parts).view(len(z), n_blocks * width, -1)[:, :n_cells].numpy()
@@ -153,15 +157,18 @@ class Ends(NamedTuple):
         Measured statistics, or None to read them back from ``z``.
     batch
         (n_cells,) batch codes of the cells, where the model knows batches.
+    trust
+        Weight of what was learned beyond the statistics.
     """
 
     z: Tensor
     mixtures: Mixtures | None
     batch: Tensor | None = None
+    trust: float = 1.0
 
     def select(self, index: Tensor) -> Ends:
         """The populations at ``index``."""
-        return Ends(self.z[index], None if self.mixtures is None else self.mixtures[index], self.batch)
+        return self._replace(z=self.z[index], mixtures=None if self.mixtures is None else self.mixtures[index])
 
 
 @torch.inference_mode()
@@ -235,7 +242,10 @@ def _blocks(pair: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, Tensor]]:
 
 def _paths(module: GDEModule, x: Tensor, source: Ends, target: Ends, times: list[float]) -> Iterator[Tensor]:
     """Cells (blocks, cells, features) at each time of their paths."""
-    start, end = (module.condition(each.z, each.mixtures, each.batch) for each in (source, target))
+    start, end = (
+        module.condition(each.z, each.mixtures, each.batch, torch.full_like(each.z[:, 0], each.trust))
+        for each in (source, target)
+    )
     generator = module.generator
     if isinstance(generator, PairTransport):
         yield from generator.path(x, module.latent(source.z), module.latent(target.z), start, end, times)
@@ -249,5 +259,5 @@ def _paths(module: GDEModule, x: Tensor, source: Ends, target: Ends, times: list
             condition = (start, end)[int(t)]
         else:
             mixtures = module.statistics.devectorize(torch.lerp(first, last, t))
-            condition = Condition(mixtures, torch.lerp(start.measured, end.measured, t), end.batch)
+            condition = replace(end, mixtures=mixtures, measured=torch.lerp(start.measured, end.measured, t))
         yield generator.decode(noise, module.latent(torch.lerp(source.z, target.z, t)), condition)

@@ -11,7 +11,7 @@ from anndata import AnnData
 
 from scgde._constants import PATH_TIME, SOURCE, TARGET
 from scgde.data import GroupedObs
-from scgde.models._cells import CellModel, Populations, as_embedding, check_least
+from scgde.models._cells import CellModel, Populations, as_embedding, check_least, check_trust
 from scgde.models._inference import Ends, generate, move
 from scgde.nn.generators import GENERATORS
 
@@ -55,6 +55,7 @@ class TransportModel(CellModel):
         n_steps: int = 11,
         n_cells: int = 1000,
         batch: Any = None,
+        trust: float | None = None,
         seed: int = 0,
         batch_size: int | None = None,
         key_added: str | None = None,
@@ -89,6 +90,10 @@ class TransportModel(CellModel):
         batch
             Batch of the moved cells, where the model was set up with ``batch_key``; by default the target's most
             frequent. The batch column of the result is that of the sources' cells, as all of their ``.obs``.
+        trust
+            Weight of what was learned beyond the statistics, from 0 to 1, at both ends. By default n / (n + 100) with
+            n training groups, or 1 where the model knows batches: a cell's noise carries what the model does not know,
+            and a correction that few groups taught leads it astray.
         seed
             Seed of the cells of a source that is an embedding.
         batch_size
@@ -111,12 +116,13 @@ class TransportModel(CellModel):
         TypeError
             For a generator that cannot be inverted.
         ValueError
-            For numbers of sources and targets that do not fit, sources that are their own targets, and gene space
-            where the loadings are not known.
+            For numbers of sources and targets that do not fit, sources that are their own targets, gene space where
+            the loadings are not known, and a weight outside [0, 1] or of a ``method`` that has none.
         """
         self._check_trained()
         self._check_moves()
         self._check_batch(batch)
+        self._check_trust(trust)
         check_least("n_steps", n_steps, 2)
         check_least("n_cells", n_cells, 1)
         data = source if isinstance(source, AnnData) else self.adata if adata is None else adata
@@ -136,7 +142,7 @@ class TransportModel(CellModel):
             msg = f"key_added={key_added!r} needs each cell to move once: pass as many sources as targets, by keys."
             raise ValueError(msg)
         t = np.linspace(0, 1, n_steps) if return_trajectory else np.ones(1)
-        moved = self._move(cells, start, end, t, batch, batch_size, progress)
+        moved = self._move(cells, start, end, t, batch, trust, batch_size, progress)
         result = self._moved_anndata(cells, moved, start, end, t if return_trajectory else None, space, data)
         if key_added is not None:
             values = np.full((data.n_obs, moved.shape[-1]), np.nan, dtype=np.float32)
@@ -149,6 +155,12 @@ class TransportModel(CellModel):
             able = [name for name, kind in GENERATORS.items() if kind.invertible]
             msg = f"The generator {self.options['generator']!r} cannot be inverted. Train with one of {able}."
             raise TypeError(msg)
+
+    def _check_trust(self, trust: float | None) -> None:
+        check_trust(trust)
+        if trust is not None and self.options["method"] != "composition":
+            msg = f"trust={trust} is for method='composition'; method={self.options['method']!r} learns one velocity."
+            raise ValueError(msg)
 
     def _moving(
         self, source: Any, start: Populations, adata: AnnData | None, n_cells: int, seed: int, size: int | None
@@ -182,6 +194,7 @@ class TransportModel(CellModel):
         end: Populations,
         t: np.ndarray,
         batch: Any,
+        trust: float | None,
         batch_size: int | None,
         progress: bool,
     ) -> np.ndarray:
@@ -190,12 +203,13 @@ class TransportModel(CellModel):
             assert end.batch_shares is not None
             codes = np.array([self._batch_code(batch, shares) for shares in end.batch_shares])
             source_batch, target_batch = torch.from_numpy(cells.batch), torch.from_numpy(codes[cells.pair])
+        trust = self._new_trust if trust is None else trust
         return move(
             self.module,
             cells.x,
             cells.pair,
-            Ends(start.z, start.mixtures, source_batch),
-            Ends(end.z, end.mixtures, target_batch),
+            Ends(start.z, start.mixtures, source_batch, trust),
+            Ends(end.z, end.mixtures, target_batch, trust),
             t=t,
             batch_size=batch_size,
             progress=progress,

@@ -23,16 +23,19 @@ class Condition:
         (groups,) 1 where they were measured, 0 where they were read back.
     batch
         (groups, cells) batch code of each cell, where the model knows batches.
+    trust
+        (groups,) weight outside of training of what was learned, from 0 (the statistics alone) to 1; None is 1.
     """
 
     mixtures: Mixtures
     measured: Tensor
     batch: Tensor | None = None
+    trust: Tensor | None = None
 
     def __getitem__(self, index: Tensor) -> Condition:
         """The condition of the groups at ``index``."""
-        batch = None if self.batch is None else self.batch[index]
-        return Condition(self.mixtures[index], self.measured[index], batch)
+        batch, trust = (None if value is None else value[index] for value in (self.batch, self.trust))
+        return Condition(self.mixtures[index], self.measured[index], batch, trust)
 
 
 class Generator(nn.Module):

@@ -45,10 +45,14 @@ class Drift:
             v(x, t); the expected position within a component, in its standard deviations; the standard deviation of
             x_1 - x_0 given x_t inside a component, averaged over components.
         """
-        mean = t[:, None, None] * self.mixtures.mean
-        if self.mixtures.full:
-            return self._full(x, t[:, None, None, None], mean)
-        t = t[:, None, None]
+        # Low precision is for the network: a drift that is wrong in the third digit is what the network would learn.
+        with torch.autocast(x.device.type, enabled=False):
+            mean = t[:, None, None] * self.mixtures.mean
+            if self.mixtures.full:
+                return self._full(x, t[:, None, None, None], mean)
+            return self._diagonal(x, t[:, None, None], mean)
+
+    def _diagonal(self, x: Tensor, t: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         variance = self.mixtures.root.square()
         total = (1 - t).square() + t.square() * variance
         precision = total.reciprocal()

@@ -39,9 +39,6 @@ class Flow(InvertibleGenerator):
         Number of times per group and training step; the cells of a group are dealt to them.
     n_steps
         Integration steps, two network evaluations each.
-    trust
-        Weight of the correction outside of training, from 0 (what the statistics do alone) to 1. What is learned from a
-        few groups, 20 say, may suit new ones less: compare.
 
     Notes
     -----
@@ -59,13 +56,9 @@ class Flow(InvertibleGenerator):
         dropout: float = 0.0,
         n_times: int = 8,
         n_steps: int = 8,
-        trust: float = 1.0,
     ) -> None:
         super().__init__(n_features, n_latent, n_batch)
-        if not 0 <= trust <= 1:
-            msg = f"trust={trust}: expected a weight from 0 (the closed form alone) to 1 (all that is learned)."
-            raise ValueError(msg)
-        self.n_times, self.n_steps, self.trust = n_times, n_steps, trust
+        self.n_times, self.n_steps = n_times, n_steps
         self.net = ConditionalMLP(
             2 * n_features,
             n_latent + 9,
@@ -111,7 +104,8 @@ class Flow(InvertibleGenerator):
     def velocity(self, x: Tensor, t: Tensor, z: Tensor, condition: Condition) -> Tensor:
         """Velocity of cells ``x`` (groups, cells, features) at times ``t`` (groups,)."""
         drift, residual, scale = self._parts(x, t, z, condition)
-        return drift + self.trust * scale * residual
+        learned = scale * residual
+        return drift + (learned if condition.trust is None else condition.trust[:, None, None] * learned)
 
     def _integrate(self, x: Tensor, z: Tensor, condition: Condition, start: float, stop: float) -> Tensor:
         def velocity(x: Tensor, t: float) -> Tensor:
