@@ -34,7 +34,13 @@ N_COMPONENTS = 20
 MODEL: dict[str, Any] = {"encoder_kwargs": {"width": 64}, "generator_kwargs": {"width": 128}}
 TRAIN: dict[str, Any] = {"cells_per_group": 64, "accelerator": "cpu"}
 
-MODELS: dict[str, Any] = {"frozen embedding": functools.partial(GDEFeatures, model=MODEL)}
+#: Embeddings: trained on all cells and the labels that are shown; on the labelled donors alone, without
+#: reconstruction; and on all cells without labels. All have the same head on top.
+MODELS: dict[str, Any] = {
+    "semi-supervised": functools.partial(GDEFeatures, model=MODEL, labels_weight=1.0),
+    "supervised only": functools.partial(GDEFeatures, model=MODEL, labelled_only=True),
+    "frozen embedding": functools.partial(GDEFeatures, model=MODEL),
+}
 
 #: A difference to a baseline of no more than this is no inferiority.
 MARGIN = 0.03
@@ -50,8 +56,8 @@ def measure(channel: str, seed: int, steps: int, label_fraction: float, effect: 
     """AUC of all models in one cohort, the mean of both halves."""
     torch.set_num_threads(1)
     began = time.perf_counter()
-    n_donors = 40 if quick else N_DONORS
-    adata = simulate_cohort(2 * n_donors, channel=channel, effect_size=effect, seed=seed, **COHORT)
+    n_donors, cohort = (20, {**COHORT, "n_cells": (20, 40)}) if quick else (N_DONORS, COHORT)
+    adata = simulate_cohort(2 * n_donors, channel=channel, effect_size=effect, seed=seed, **cohort)
     models = {
         name: functools.partial(model, train={**TRAIN, **model.keywords.get("train", {}), "max_steps": steps})
         for name, model in MODELS.items()
