@@ -1,5 +1,6 @@
 """Attributes of groups predicted from their cells: cross-validation by group, and baselines."""
 
+from scgde.prediction._attribution import attribute_cells, attribute_genes, influence_by_type
 from scgde.prediction._baselines import BASELINES
 from scgde.prediction._cross_validate import CrossValidation, cross_validate
 from scgde.prediction._features import FoldContext, FoldModel
@@ -12,5 +13,8 @@ __all__ = [
     "FoldModel",
     "GDEFeatures",
     "GDEPredictions",
+    "attribute_cells",
+    "attribute_genes",
     "cross_validate",
+    "influence_by_type",
 ]
