@@ -90,13 +90,13 @@ def test_influence_is_the_derivative_by_the_weights(encoder, n_features, pooling
             torch.testing.assert_close(mean, torch.zeros_like(mean), atol=1e-8, rtol=0)
 
 
-def test_leading_entries_alone_are_the_same(encoder):
+def test_some_entries_alone_are_the_same(encoder):
     module = make_module(encoder)
     x, codes, weight = make_cells()
     full = dispersion(module, x, codes, len(SIZES), weight=weight).covariance
-    for k in (2, 6):
-        part = dispersion(module, x, codes, len(SIZES), weight=weight, n_leading=k).covariance
-        np.testing.assert_allclose(part, full[:, :k, :k], rtol=1e-9, atol=1e-12)
+    for some in (slice(2), slice(6), slice(1, 4), slice(4, 7), slice(6, None)):
+        part = dispersion(module, x, codes, len(SIZES), weight=weight, entries=some).covariance
+        np.testing.assert_allclose(part, full[:, some, some], rtol=1e-9, atol=1e-12)
     variance = dispersion(module, x, codes, len(SIZES), weight=weight, diagonal=True).covariance
     np.testing.assert_allclose(variance, np.einsum("gii->gi", full), rtol=1e-9, atol=1e-12)
 
@@ -133,6 +133,35 @@ def test_counts_are_repeated_cells(encoder):
     expected = dispersion(module, np.repeat(x, counts, axis=0), np.repeat(codes, counts), len(SIZES))
     np.testing.assert_allclose(found.n_effective, expected.n_effective)
     np.testing.assert_allclose(found.covariance, expected.covariance, rtol=1e-8, atol=1e-12)
+
+
+def test_degrees_of_freedom_tell_how_many_cells_a_variance_rests_on():
+    """Influences of means are the cells themselves: normal ones give about n - 1, a rare type that sets them few."""
+    module = make_module("moments")
+    rng = np.random.default_rng(7)
+    normal = rng.normal(size=(20, 300, 3))
+    rare = 0.05 * rng.normal(size=(20, 300, 3))
+    rare[:, :3] += 4
+    codes = np.repeat(np.arange(40), 300)
+    found = dispersion(module, np.concatenate([normal, rare]).reshape(-1, 3), codes, 40, degrees=True)
+    assert (found.df <= 299).all()
+    assert np.median(found.df[:20]) > 50
+    assert np.median(found.df[20:]) < 10
+    assert found.joint_df.shape == (40,)
+    assert found.joint_df[:20].min() > found.joint_df[20:].max()
+    few = dispersion(module, rng.normal(size=(6, 3)), np.zeros(6, dtype=int), 1, degrees=True)
+    assert np.isnan(few.joint_df).all()
+
+
+def test_intervals_hold_the_embedding(model):
+    z, se = model.get_group_embedding(return_se=True, key_added=None)
+    lower, upper = model.group_intervals()
+    wide = model.group_intervals(level=0.999)
+    np.testing.assert_allclose((lower + upper) / 2, z, atol=1e-5)
+    assert (upper - z > 1.95 * se).all().all()
+    assert (wide[1] > upper).all().all()
+    with pytest.raises(ValueError, match="level=95"):
+        model.group_intervals(level=95)
 
 
 def test_symmetric_roots_have_derivatives_where_eigenvalues_are_equal():

@@ -16,6 +16,9 @@ from scgde.nn.encoders._base import Trace
 from scgde.nn.encoders._influence import code_influence, mean_derivatives
 from scgde.nn.statistics import MixtureStatistics
 
+#: All entries of an embedding.
+ALL = slice(None)
+
 #: Groups whose derivatives are held at a time.
 MAX_GROUPS = 64
 
@@ -29,10 +32,21 @@ class Dispersion(NamedTuple):
         (groups, n_latent, n_latent) covariances, or (groups, n_latent) variances; NaN for groups of one cell.
     n_effective
         (groups,) effective number of cells, ``1 / sum(weight^2)``.
+    df
+        (groups, n_latent) degrees of freedom of the variances, where they were asked for.
+    joint_df
+        (groups,) degrees of freedom of the covariance matrices; NaN where the cells are not more than the entries.
     """
 
     covariance: np.ndarray
     n_effective: np.ndarray
+    df: np.ndarray | None = None
+    joint_df: np.ndarray | None = None
+
+    def select(self, index: np.ndarray) -> Dispersion:
+        """The groups at ``index``."""
+        df, joint_df = (None if each is None else each[index] for each in (self.df, self.joint_df))
+        return Dispersion(self.covariance[index], self.n_effective[index], df, joint_df)
 
 
 class Influence:
@@ -51,22 +65,20 @@ class Influence:
         (n_cells, features) representation, in the user's units.
     size
         Cells in memory at a time.
-    n_leading
-        Number of leading entries of the embedding; by default all. The encoder is not run where statistics suffice.
+    entries
+        Which entries of the embedding; by default all. The encoder is not run where statistics suffice.
     """
 
-    def __init__(
-        self, module: GDEModule, rows: GroupedRows, x: np.ndarray, size: int, n_leading: int | None = None
-    ) -> None:
+    def __init__(self, module: GDEModule, rows: GroupedRows, x: np.ndarray, size: int, entries: slice = ALL) -> None:
         self.module, self.rows, self.x, self.size = module, rows, x, size
         n_latent = module.n_coordinates + module.encoder.n_code
-        self.n_leading = n_latent if n_leading is None else min(n_leading, n_latent)
-        self._encodes = self.n_leading > module.n_coordinates
+        self.entries = range(n_latent)[entries]
+        self._encodes = self.entries.stop > module.n_coordinates
         with torch.no_grad():
             self._sums = torch.zeros(len(rows), *module.statistics.sums_shape, dtype=torch.float64)
             for cells, mass, group in self.blocks():
                 self._sums.index_add_(0, group, _weighted_sums(module.statistics, cells, mass))
-        self._by_sums = _coordinate_derivatives(module.statistics, self._sums, self.n_leading)
+        self._by_sums = _coordinate_derivatives(module.statistics, self._sums, self.entries.stop)
         if self._encodes:
             with torch.no_grad():
                 self._trace: Trace = module.encoder.trace(self.blocks, len(rows))
@@ -78,27 +90,68 @@ class Influence:
 
     @torch.no_grad()
     def of(self, x: Tensor, group: Tensor) -> Tensor:
-        """Influence of standardised cells (blocks, cells, features) on their groups, (blocks, cells, n_leading)."""
+        """Influence of standardised cells (blocks, cells, features) on their groups, (blocks, cells, entries)."""
         statistics = self.module.statistics
         shares, monomials = statistics.responsibilities(x), statistics.monomials(x)
         terms = (shares[..., :, None] * monomials[..., None, :]).flatten(-2)
         deviation = terms - self._sums[group].flatten(1).to(x)[:, None]
         coordinates = deviation @ self._by_sums[group].to(x).transpose(1, 2)
         if not self._encodes:
-            return coordinates
+            return coordinates[..., self.entries.start :]
         code = code_influence(self.module.encoder, self._trace, self._by_mean, x, group)
-        return torch.cat([coordinates, self.module.code_scale * code], dim=-1)[..., : self.n_leading]
+        return torch.cat([coordinates, self.module.code_scale * code], dim=-1)[
+            ..., self.entries.start : self.entries.stop
+        ]
+
+    def _parts(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Contributions of cells to the error (blocks, cells, entries), how many cells they stand for, and groups."""
+        for x, mass, group in self.blocks():
+            own = self.of(x, group).cpu().double()
+            if self.rows.counts:
+                n = torch.from_numpy(self.rows.n_effective)[group]
+                yield own / n[:, None, None], mass * n[:, None], group
+            else:
+                yield mass[..., None] * own, (mass > 0).double(), group
 
     def second_moments(self, *, diagonal: bool) -> Tensor:
-        """Sum over cells of the squared mass times the outer product of the influence, (groups, …), float64."""
-        shape = [self.n_leading] if diagonal else [self.n_leading, self.n_leading]
+        """Sums over the cells of the outer products of their contributions, (groups, …), float64."""
+        shape = [len(self.entries)] * (1 if diagonal else 2)
         total = torch.zeros(len(self.rows), *shape, dtype=torch.float64)
-        for x, mass, group in self.blocks():
-            if self.rows.counts:
-                mass = (mass / torch.from_numpy(self.rows.n_effective)[group, None]).sqrt()
-            scaled = mass[..., None] * self.of(x, group).cpu().double()
+        for part, count, group in self._parts():
+            scaled = count.sqrt()[..., None] * part
             total.index_add_(0, group, scaled.square().sum(1) if diagonal else scaled.transpose(1, 2) @ scaled)
         return total
+
+    def degrees_of_freedom(self, moments: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Degrees of freedom of each variance (groups, entries), and of the covariance matrix (groups,).
+
+        A variance that rests on a few cells is known as badly as from a few cells. With the share q of a cell in it,
+        the sum of the squares of the shares tells how badly (Satterthwaite); for normal influences it gives n - 1. A
+        group that misses a rare cell cannot show how large its share is: shares are raised to q / (1 - q), those of a
+        leave-one-out variance, or in the matrix, whose shares sum to p, to q / sqrt(1 - q).
+
+        Parameters
+        ----------
+        moments
+            As :meth:`second_moments` gives them, with the matrix.
+        """
+        variance = torch.einsum("gii->gi", moments).clamp_min(1e-300)
+        values, vectors = torch.linalg.eigh(moments)
+        used = values > 1e-10 * values[:, -1:]
+        whiten = vectors * torch.where(used, values.clamp_min(1e-300).rsqrt(), 0.0)[:, None]
+        rank = used.sum(1)
+        squares, joint = torch.zeros_like(variance), torch.zeros(len(variance), dtype=torch.float64)
+        for part, count, group in self._parts():
+            share = (part.square() / variance[group, None]).clamp_max(0.999)
+            squares.index_add_(0, group, (count[..., None] * (share / (1 - share)).square()).sum(1))
+            share = (part @ whiten[group]).square().sum(-1).clamp_max(0.999)
+            joint.index_add_(0, group, (count * share.square() / (1 - share)).sum(1))
+        n = torch.from_numpy(self.rows.n_effective)
+        each = 2 / (squares - 1 / n[:, None]).clamp_min(1e-9)
+        matrix = 2 * rank / (joint - rank.square() / n).clamp_min(1e-9)
+        # Below p + 1/2 the F distribution has hardly a quantile: nothing is ever rejected there.
+        matrix = torch.where(n - 1 > rank + 0.5, torch.minimum(torch.maximum(matrix, rank + 0.5), n - 1), torch.nan)
+        return torch.minimum(each, n[:, None] - 1).clamp_min(1).numpy(), matrix.numpy()
 
 
 def _weighted_sums(statistics: MixtureStatistics, x: Tensor, mass: Tensor) -> Tensor:
@@ -107,13 +160,13 @@ def _weighted_sums(statistics: MixtureStatistics, x: Tensor, mass: Tensor) -> Te
     return shared.transpose(1, 2) @ statistics.monomials(x.cpu().double())
 
 
-def _coordinate_derivatives(statistics: MixtureStatistics, sums: Tensor, n_leading: int) -> Tensor:
+def _coordinate_derivatives(statistics: MixtureStatistics, sums: Tensor, n_coordinates: int) -> Tensor:
     """Derivatives of the leading coordinates by the sums, (groups, coordinates, components * monomials)."""
     device = statistics.weight.device
     exact = statistics.cpu() if device.type != "cpu" else statistics
     with torch.enable_grad():
         sums = sums.detach().requires_grad_()
-        coordinates = exact.coordinates(exact.mixtures(sums))[:, :n_leading]
+        coordinates = exact.coordinates(exact.mixtures(sums))[:, :n_coordinates]
         rows = [torch.autograd.grad(each.sum(), sums, retain_graph=True)[0] for each in coordinates.unbind(1)]
     statistics.to(device)
     return torch.stack(rows, dim=1).flatten(2)
@@ -129,7 +182,8 @@ def dispersion(
     counts: bool = False,
     batch_size: int | None = None,
     diagonal: bool = False,
-    n_leading: int | None = None,
+    entries: slice = ALL,
+    degrees: bool = False,
 ) -> Dispersion:
     """Covariance of the embedding of each group, by its influence function.
 
@@ -145,21 +199,27 @@ def dispersion(
         Whether the weights are numbers of equal cells, which were drawn one by one.
     diagonal
         Whether to give variances alone.
-    n_leading
-        Number of leading entries of the embedding; by default all.
+    entries
+        Which entries of the embedding; by default all.
+    degrees
+        Whether to give degrees of freedom too, in one more pass over the cells; not with ``diagonal``.
 
     Notes
     -----
     Source: Hampel (1974); Fishman, Gowri et al. 2025, theorem 2.
     """
     rows = GroupedRows.from_codes(codes, n_groups, weight, counts=counts)
-    parts = []
+    parts, dfs = [], []
     for start in range(0, n_groups, MAX_GROUPS):
         some = rows.select(start, min(start + MAX_GROUPS, n_groups))
-        influence = Influence(module, some, x, batch_size or BATCH_SIZE, n_leading)
+        influence = Influence(module, some, x, batch_size or BATCH_SIZE, entries)
         parts.append(influence.second_moments(diagonal=diagonal))
+        if degrees:
+            dfs.append(influence.degrees_of_freedom(parts[-1]))
     n_effective = rows.n_effective
     covariance = torch.cat(parts).numpy()
     # One cell says nothing of the spread between cells.
     factor = np.where(n_effective > 1 + 1e-9, n_effective / np.maximum(n_effective - 1, 1e-9), np.nan)
-    return Dispersion(covariance * factor.reshape(-1, *[1] * (covariance.ndim - 1)), n_effective)
+    covariance = covariance * factor.reshape(-1, *[1] * (covariance.ndim - 1))
+    each, joint = (np.concatenate(both) for both in zip(*dfs, strict=True)) if degrees else (None, None)
+    return Dispersion(covariance, n_effective, each, joint)

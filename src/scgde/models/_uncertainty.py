@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from scipy.stats import t
 
 from scgde.data import GroupedObs
 from scgde.models._blocks import GroupedRows
-from scgde.models._influence import Dispersion, dispersion
+from scgde.models._influence import ALL, Dispersion, dispersion
+from scgde.models._results import embedding_frame
 from scgde.models._transport import TransportModel
 from scgde.uncertainty import MIN_CELLS
 
@@ -47,6 +49,42 @@ class UncertaintyModel(TransportModel):
         adata, obs = self._read(adata)
         return self._dispersion(adata, obs, groups, batch_size).covariance
 
+    def group_intervals(
+        self, adata: AnnData | None = None, *, level: float = 0.95, batch_size: int | None = None
+    ) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Intervals that hold each entry of the embedding of a group's population.
+
+        Parameters
+        ----------
+        adata
+            Other data; by default the training data.
+        level
+            Probability that an interval holds the population's value.
+        batch_size
+            Cells in memory at a time.
+
+        Returns
+        -------
+        Lower and upper ends, (n_groups, n_latent) each: embedding -+ t * standard error, with degrees of freedom from
+        the kurtosis of the influence function.
+
+        Raises
+        ------
+        ValueError
+            For a level outside (0, 1).
+        """
+        if not 0 < level < 1:
+            msg = f"level={level}: expected a probability between 0 and 1, such as 0.95."
+            raise ValueError(msg)
+        self._check_trained()
+        adata, obs = self._read(adata)
+        z = self._encode(adata, obs, None, batch_size).z.cpu().numpy()
+        found = self._dispersion(adata, obs, None, batch_size, degrees=True)
+        se = np.sqrt(np.einsum("gii->gi", found.covariance))
+        width = (t.ppf(0.5 + level / 2, found.df) * se).astype(np.float32)
+        lower, upper = (embedding_frame(end, obs.index.index) for end in (z - width, z + width))
+        return lower, upper
+
     def effective_cells(self, adata: AnnData | None = None) -> pd.Series:
         """Effective number of cells of each group, ``1 / sum(weight^2)``: without weights, their number.
 
@@ -67,7 +105,8 @@ class UncertaintyModel(TransportModel):
         batch_size: int | None,
         *,
         diagonal: bool = False,
-        n_leading: int | None = None,
+        entries: slice = ALL,
+        degrees: bool = False,
     ) -> Dispersion:
         """Covariances, with a warning that names small groups."""
         codes, names = obs.index.codes, obs.index.names
@@ -83,7 +122,8 @@ class UncertaintyModel(TransportModel):
             weight=obs.weight,
             batch_size=batch_size,
             diagonal=diagonal,
-            n_leading=n_leading,
+            entries=entries,
+            degrees=degrees,
         )
         small = unique[found.n_effective < MIN_CELLS]
         if len(small):
@@ -93,15 +133,14 @@ class UncertaintyModel(TransportModel):
                 f"{', …' * (len(small) > 5)}): their standard errors are rough, and their intervals cover too little."
             )
             warnings.warn(message, UserWarning, stacklevel=3)
-        return Dispersion(found.covariance[place], found.n_effective[place])
+        return found.select(place)
 
     def _estimates(
         self, groups: Any, adata: AnnData | None, batch_size: int | None, n_leading: int
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Leading entries of the embeddings of groups, their covariances, and effective numbers of cells."""
+    ) -> tuple[np.ndarray, Dispersion]:
+        """Leading entries of the embeddings of groups, and how they vary."""
         self._check_trained()
         adata, obs = self._read(adata)
         unique, place = np.unique(obs.index.positions(groups), return_inverse=True)
         z = self._encode(adata, obs, unique, batch_size).z.cpu().numpy()[place, :n_leading].astype(np.float64)
-        found = self._dispersion(adata, obs, groups, batch_size, n_leading=n_leading)
-        return z, found.covariance, found.n_effective
+        return z, self._dispersion(adata, obs, groups, batch_size, entries=slice(n_leading), degrees=True)

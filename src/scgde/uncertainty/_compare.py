@@ -73,9 +73,11 @@ def compare(
         msg = f"n_components={n_components}: expected 1 to n_latent={n_latent}."
         raise ValueError(msg)
     keys = [*ends[0], *ends[1]]
-    z, covariance, n = model._estimates(keys, adata, batch_size, n_components)
+    z, found = model._estimates(keys, adata, batch_size, n_components)
+    covariance, n, df = found.covariance, found.n_effective, found.joint_df
+    assert df is not None
     a, b = np.arange(len(ends[0])), len(ends[0]) + np.arange(len(ends[1]))
-    table = hotelling(z[a] - z[b], covariance[a], covariance[b], n[a], n[b])
+    table = hotelling(z[a] - z[b], covariance[a], covariance[b], df[a], df[b])
     chance = np.sqrt(np.trace(covariance[a] + covariance[b], axis1=1, axis2=2))
     p_value = table["p_value"].to_numpy()
     tested = np.isfinite(p_value)
@@ -99,15 +101,15 @@ def hotelling(
     difference: np.ndarray,
     covariance_a: np.ndarray,
     covariance_b: np.ndarray,
-    n_a: np.ndarray,
-    n_b: np.ndarray,
+    df_a: np.ndarray,
+    df_b: np.ndarray,
 ) -> pd.DataFrame:
     """Tests that differences of independent estimates are 0, with their covariances estimated from few cells.
 
     Hotelling's statistic without the assumption of equal covariances: with S = A + B, the covariances of the estimates,
     T^2 = d' S^-1 d is compared to F with p and v - p + 1 degrees of freedom, where ::
 
-        1 / v = sum_g [tr(G^2) + tr(G)^2] / (n_g - 1) / (p + p^2)          G = S^-1 A, S^-1 B
+        1 / v = sum_g [tr(G^2) + tr(G)^2] / df_g / (p + p^2)          G = S^-1 A, S^-1 B
 
     Parameters
     ----------
@@ -115,13 +117,13 @@ def hotelling(
         (pairs, p).
     covariance_a, covariance_b
         (pairs, p, p) of the two estimates.
-    n_a, n_b
-        (pairs,) effective numbers of cells that they were estimated from. Infinite for what is known: with B = 0 this
-        is the one-sample test.
+    df_a, df_b
+        (pairs,) their degrees of freedom: of the mean of n normal cells, n - 1. Infinite for what is known: with B = 0
+        this is the one-sample test.
 
     Returns
     -------
-    `statistic`, `df1`, `df2`, `p_value`; NaN where the cells do not suffice (v <= p - 1).
+    `statistic`, `df1`, `df2`, `p_value`; NaN where the cells do not suffice (v <= p - 1, or df is NaN).
 
     Notes
     -----
@@ -130,14 +132,14 @@ def hotelling(
     """
     p = difference.shape[1]
     total = covariance_a + covariance_b
-    usable = np.isfinite(total).all((1, 2))
+    usable = np.isfinite(total).all((1, 2)) & ~np.isnan(df_a) & ~np.isnan(df_b)
     total = np.where(usable[:, None, None], total, np.eye(p))
     inverse = np.linalg.pinv(total, rcond=1e-10, hermitian=True)
     inverse_v = np.zeros(len(difference))
-    for covariance, n in ((covariance_a, n_a), (covariance_b, n_b)):
+    for covariance, df in ((covariance_a, df_a), (covariance_b, df_b)):
         share = inverse @ np.where(usable[:, None, None], covariance, 0)
         traces = np.einsum("nij,nji->n", share, share) + np.einsum("nii->n", share) ** 2
-        inverse_v += traces / np.maximum(n - 1, 1e-9)
+        inverse_v += traces / np.where(usable, df, 1.0)
     v = (p + p**2) / np.maximum(inverse_v, 1e-300)
     df2 = v - p + 1
     t2 = np.einsum("ni,nij,nj->n", difference, inverse, difference)
