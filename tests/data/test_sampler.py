@@ -90,3 +90,25 @@ def test_strata_share_the_mass_by_their_length():
     position, share = strata(torch.full((1, 3), 0.999), torch.zeros(1), torch.tensor([7]))
     assert position.tolist() == [[1, 3, 6]]
     torch.testing.assert_close(share, torch.tensor([[2 / 7, 2 / 7, 3 / 7]]))
+
+
+def test_each_step_sees_labelled_groups_and_scores_the_same_ones():
+    counts, groups = torch.full((200,), 20), torch.arange(200)
+    labelled = torch.arange(0, 200, 10)
+    plain = GroupSampler(counts, groups, 32, 8, 4, seed=0)
+    sampler = GroupSampler(counts, groups, 32, 8, 4, seed=0, labelled=labelled)
+    seen = torch.zeros(200)
+    for step in range(40):
+        group = sampler.groups_of(step)
+        torch.testing.assert_close(group, plain.groups_of(step))
+        more = sampler.labelled_of(step, group)
+        assert not torch.isin(more, group).any()
+        assert torch.isin(more, labelled).all()
+        assert torch.isin(torch.cat([group, more]), labelled).sum() == 16
+        assert len(more.unique()) == len(more)
+        seen[more] += 1
+    assert (seen[labelled] > 10).all()
+    few = GroupSampler(counts, groups, 32, 8, 4, seed=0, labelled=labelled[:3])
+    group = few.groups_of(0)
+    assert torch.isin(torch.cat([group, few.labelled_of(0, group)]), labelled[:3]).sum() == 3
+    assert len(plain.labelled_of(0, group)) == 0

@@ -215,7 +215,9 @@ class GDE(LabelModel):
         arguments[SETUP_ARGS_KEY].pop("kwargs", None)
         setup = Setup(**arguments[SETUP_ARGS_KEY])
         loads = "source_registry" in kwargs
-        setup.read(adata, training=not loads)
+        obs = setup.read(adata, training=not loads)
+        for name in [] if loads else setup.label_names:
+            setup.label(name, obs.labels)
         representation = chosen_representation(kwargs["source_registry"]) if loads else setup.representation(adata)
         representation.check(adata)
         manager = AnnDataManager(fields=setup_fields(setup, representation), setup_method_args=arguments)

@@ -216,6 +216,20 @@ class TDE(ForecastModel):
         options: dict[str, Any] = {"return_se": return_se, "batch_size": batch_size}
         return super().get_group_embedding(adata, key_added=key_added, write_obsm=write_obsm, **options)
 
+    def predict(
+        self,
+        label: str,
+        adata: AnnData | None = None,
+        *,
+        batch_size: int | None = None,
+        key_added: str | None = TDE_KEY,
+    ) -> pd.DataFrame:
+        """Predict an attribute of populations; see :meth:`GDE.predict`. Labels do not shape the embedding.
+
+        What holds of a donor or clone is held out with it as a whole: its times are on one side of every fold.
+        """
+        return super().predict(label, adata, batch_size=batch_size, key_added=key_added)
+
     def transport(
         self,
         source: Any,
