@@ -36,17 +36,21 @@ class Dispersion(NamedTuple):
         (groups, n_latent) degrees of freedom of the variances, where they were asked for.
     joint_df
         (groups,) degrees of freedom of the covariance matrices; NaN where the cells are not more than the entries.
+    contrast_df
+        The same for differences between groups.
     """
 
     covariance: np.ndarray
     n_effective: np.ndarray
     df: np.ndarray | None = None
     joint_df: np.ndarray | None = None
+    contrast_df: np.ndarray | None = None
 
     def select(self, index: np.ndarray) -> Dispersion:
         """The groups at ``index``."""
-        df, joint_df = (None if each is None else each[index] for each in (self.df, self.joint_df))
-        return Dispersion(self.covariance[index], self.n_effective[index], df, joint_df)
+        degrees = (self.df, self.joint_df, self.contrast_df)
+        chosen = (None if each is None else each[index] for each in degrees)
+        return Dispersion(self.covariance[index], self.n_effective[index], *chosen)
 
 
 class Influence:
@@ -122,13 +126,14 @@ class Influence:
             total.index_add_(0, group, scaled.square().sum(1) if diagonal else scaled.transpose(1, 2) @ scaled)
         return total
 
-    def degrees_of_freedom(self, moments: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Degrees of freedom of each variance (groups, entries), and of the covariance matrix (groups,).
+    def degrees_of_freedom(self, moments: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Degrees of freedom of each variance (groups, entries), and of the covariance matrix, twice (groups,).
 
         A variance that rests on a few cells is known as badly as from a few cells. With the share q of a cell in it,
         the sum of the squares of the shares tells how badly (Satterthwaite); for normal influences it gives n - 1. A
-        group that misses a rare cell cannot show how large its share is: shares are raised to q / (1 - q), those of a
-        leave-one-out variance, or in the matrix, whose shares sum to p, to q / sqrt(1 - q).
+        group that misses rare cells errs and underrates its error at once: shares are raised to q / (1 - q), those of a
+        leave-one-out variance, or in the matrix, whose shares sum to p, to q / sqrt(1 - q). In a difference of groups
+        such errors largely cancel, so there, and there alone, shares count as they are.
 
         Parameters
         ----------
@@ -140,18 +145,20 @@ class Influence:
         used = values > 1e-10 * values[:, -1:]
         whiten = vectors * torch.where(used, values.clamp_min(1e-300).rsqrt(), 0.0)[:, None]
         rank = used.sum(1)
-        squares, joint = torch.zeros_like(variance), torch.zeros(len(variance), dtype=torch.float64)
+        squares, matrix = torch.zeros_like(variance), torch.zeros(len(variance), 2, dtype=torch.float64)
         for part, count, group in self._parts():
             share = (part.square() / variance[group, None]).clamp_max(0.999)
             squares.index_add_(0, group, (count[..., None] * (share / (1 - share)).square()).sum(1))
             share = (part @ whiten[group]).square().sum(-1).clamp_max(0.999)
-            joint.index_add_(0, group, (count * share.square() / (1 - share)).sum(1))
-        n = torch.from_numpy(self.rows.n_effective)
-        each = 2 / (squares - 1 / n[:, None]).clamp_min(1e-9)
-        matrix = 2 * rank / (joint - rank.square() / n).clamp_min(1e-9)
+            both = torch.stack([share.square() / (1 - share), share.square()], dim=-1)
+            matrix.index_add_(0, group, (count[..., None] * both).sum(1))
+        n, rank = torch.from_numpy(self.rows.n_effective)[:, None], rank[:, None]
+        each = 2 / (squares - 1 / n).clamp_min(1e-9)
+        matrix = 2 * rank / (matrix - rank.square() / n).clamp_min(1e-9)
         # Below p + 1/2 the F distribution has hardly a quantile: nothing is ever rejected there.
         matrix = torch.where(n - 1 > rank + 0.5, torch.minimum(torch.maximum(matrix, rank + 0.5), n - 1), torch.nan)
-        return torch.minimum(each, n[:, None] - 1).clamp_min(1).numpy(), matrix.numpy()
+        joint, contrast = matrix.numpy().T
+        return torch.minimum(each, n - 1).clamp_min(1).numpy(), joint, contrast
 
 
 def _weighted_sums(statistics: MixtureStatistics, x: Tensor, mass: Tensor) -> Tensor:
@@ -221,5 +228,4 @@ def dispersion(
     # One cell says nothing of the spread between cells.
     factor = np.where(n_effective > 1 + 1e-9, n_effective / np.maximum(n_effective - 1, 1e-9), np.nan)
     covariance = covariance * factor.reshape(-1, *[1] * (covariance.ndim - 1))
-    each, joint = (np.concatenate(both) for both in zip(*dfs, strict=True)) if degrees else (None, None)
-    return Dispersion(covariance, n_effective, each, joint)
+    return Dispersion(covariance, n_effective, *(np.concatenate(each) for each in zip(*dfs, strict=True)))
