@@ -172,7 +172,8 @@ def train(
         callbacks=list(callbacks),
         **trainer_kwargs,
     )
-    module.eval()
+    # Lightning leaves the module on the CPU; users expect it where it was trained.
+    module.eval().to(plan.trainer.strategy.root_device)
     model.module = module
     model.spec_, model.trained_labels_ = module.spec, [label.state() for label in labels]
     model.steps_ += plan.trainer.global_step

@@ -209,7 +209,7 @@ def move(
         # Blocks are padded by repeating cells, whose results are written twice.
         cells = module.standardize(torch.from_numpy(x[rows]).to(module.device))
         start, end = (
-            each.select(of)._replace(batch=None if each.batch is None else each.batch[rows])
+            each.select(of)._replace(batch=None if each.batch is None else each.batch[rows].to(module.device))
             for each in (source, target)
         )
         for i, moved in enumerate(_paths(module, cells, start, end, times.tolist())):

@@ -245,15 +245,15 @@ class MixtureStatistics(nn.Module):
         Means and covariance roots enter in the units of the representation (``feature_scale``), weighted by the square
         root of the shared component weight; weights enter as square roots scaled by the spread between components.
         """
-        scale = self._component_scale(mixtures.mean)
+        scale, units = self._component_scale(mixtures.mean), self.feature_scale.to(mixtures.mean)
         if self.full:
-            units = self.feature_scale[:, None] * self.feature_scale
             i, j = self.lower
-            root = symmetric_root(mixtures.covariance() * units)[..., i, j] * self._off_diagonal(mixtures.mean)
+            root = symmetric_root(mixtures.covariance() * units[:, None] * units)
+            root = root[..., i, j] * self._off_diagonal(mixtures.mean)
         else:
-            root = mixtures.root * self.feature_scale
-        weight = self._weight_scale * mixtures.weight.sqrt()[..., None]
-        return torch.cat([weight, scale * mixtures.mean * self.feature_scale, scale * root], dim=-1).flatten(1)
+            root = mixtures.root * units
+        weight = self._weight_scale.to(mixtures.mean) * mixtures.weight.sqrt()[..., None]
+        return torch.cat([weight, scale * mixtures.mean * units, scale * root], dim=-1).flatten(1)
 
     def coordinates(self, mixtures: Mixtures) -> Tensor:
         """Principal coordinates of the statistics at their natural scale, (groups, coordinates)."""
