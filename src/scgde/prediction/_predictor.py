@@ -222,6 +222,8 @@ def draws(outputs: np.ndarray, covariance: np.ndarray) -> np.ndarray:
     if not covariance.any():
         return outputs[None]
     noise = np.random.default_rng(0).standard_normal((N_DRAWS // 2, outputs.shape[1]))
+    if len(noise) > 2 * noise.shape[1]:  # mean and covariance are then exact
+        noise = noise @ np.linalg.inv(np.linalg.cholesky(noise.T @ noise / len(noise))).T
     noise = np.concatenate([noise, -noise])
     values, vectors = np.linalg.eigh(covariance)
     root = vectors * np.sqrt(values.clip(0))[:, None]
