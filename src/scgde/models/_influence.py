@@ -19,6 +19,10 @@ from scgde.nn.statistics import MixtureStatistics
 #: All entries of an embedding.
 ALL = slice(None)
 
+#: How far shares of cells in a covariance matrix are raised, q / (1 - q)^a: chosen for the coverage of the leading 5
+#: entries at 100 cells in simulated populations (seeds 9100 and 9101).
+RAISE = 0.25
+
 #: Groups whose derivatives are held at a time.
 MAX_GROUPS = 64
 
@@ -132,7 +136,7 @@ class Influence:
         A variance that rests on a few cells is known as badly as from a few cells. With the share q of a cell in it,
         the sum of the squares of the shares tells how badly (Satterthwaite); for normal influences it gives n - 1. A
         group that misses rare cells errs and underrates its error at once: shares are raised to q / (1 - q), those of a
-        leave-one-out variance, or in the matrix, whose shares sum to p, to q / sqrt(1 - q). In a difference of groups
+        leave-one-out variance, or in the matrix, whose shares sum to p, to q / (1 - q)^a. In a difference of groups
         such errors largely cancel, so there, and there alone, shares count as they are.
 
         Parameters
@@ -150,7 +154,7 @@ class Influence:
             share = (part.square() / variance[group, None]).clamp_max(0.999)
             squares.index_add_(0, group, (count[..., None] * (share / (1 - share)).square()).sum(1))
             share = (part @ whiten[group]).square().sum(-1).clamp_max(0.999)
-            both = torch.stack([share.square() / (1 - share), share.square()], dim=-1)
+            both = torch.stack([share / (1 - share) ** RAISE, share], dim=-1).square()
             matrix.index_add_(0, group, (count[..., None] * both).sum(1))
         n, rank = torch.from_numpy(self.rows.n_effective)[:, None], rank[:, None]
         each = 2 / (squares - 1 / n).clamp_min(1e-9)
