@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy.sparse import csr_matrix
 
-from scgde.prediction import GDEFeatures, cross_validate
+from scgde.prediction import GDEFeatures, GDEPredictions, cross_validate
 
 QUICK = {"n_splits": 2, "n_repeats": 1, "progress": False}
 
@@ -252,3 +252,22 @@ def test_models_of_the_user(make_cohort, mean_scores):
     assert mean_scores(result, "auc")["medians"] == 1
     assert mean_scores(result, "auc")["own"] == 1
     assert mean_scores(result, "log_loss")["own"] < 0.3
+
+
+def test_semi_supervised_and_supervised_gde_in_the_fold(make_cohort, mean_scores):
+    options = {"n_latent": 6, "n_components": 1, "encoder_kwargs": {"width": 16}, "generator_kwargs": {"width": 32}}
+    settings = {"model": options, "train": {"max_steps": 5, "accelerator": "cpu"}}
+    models = {
+        "semi": functools.partial(GDEFeatures, labels_weight=1.0, **settings),
+        "supervised": functools.partial(GDEFeatures, labelled_only=True, **settings),
+        "predict": functools.partial(GDEPredictions, **settings),
+    }
+    adata = make_cohort(16, 30)
+    result = cross_validate(adata, "donor", "disease", models, label_fraction=0.5, **QUICK)
+    for name in models:
+        assert mean_scores(result, "auc")[name] > 0.9, name
+    adata = make_cohort(16, 30, effect="dose", size=6.0)
+    models = {"predict": models["predict"]}
+    for label, metric in (("dose", "pearson"), ("stage", "spearman")):
+        result = cross_validate(adata, "donor", label, models, **QUICK)
+        assert mean_scores(result, metric)["predict"] > 0.6, label
