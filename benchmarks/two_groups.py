@@ -1,7 +1,8 @@
 """Level and power of the test of two groups (`scgde.uncertainty.compare`) on half-splits of real donors.
 
-Null splits cut the cells of a donor into two random halves. For power, one half is shifted along the first feature, in
-units of that feature's standard deviation in the donor. Without real data, donors are simulated.
+Null splits cut the cells of a donor into two random halves. For power, a share of the cells of one half is replaced by
+cells of the next donor, or all of its cells are shifted along the first feature, in units of that feature's standard
+deviation in the donor. Without real data, donors are simulated.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 from _report import Record, Report, parser
 from scipy.stats import kstest
 
@@ -20,8 +22,8 @@ from scgde import GDE
 from scgde.datasets import simulate_populations
 from scgde.uncertainty import compare
 
-#: Null splits across all donors; splits per point of the power curve, its cells per half and shifts.
-N_SPLITS, N_POWER, CELLS, SHIFTS = 5000, 200, (50, 100, 250), (0.1, 0.2, 0.4)
+#: Null splits across all donors; splits per point of the power curve, its cells per half, shares and shifts.
+N_SPLITS, N_POWER, CELLS, SHARES, SHIFTS = 5000, 200, (50, 100, 250), (0.1, 0.2, 0.4), (0.2, 0.4)
 
 #: Splits in memory at a time.
 N_AT_ONCE = 250
@@ -38,30 +40,41 @@ def donors(quick: bool) -> tuple[ad.AnnData, str]:
     return adata, "cells50"
 
 
-def splits(adata: ad.AnnData, n_splits: int, n_cells: int | None, shift: float, rng: np.random.Generator):
+def splits(
+    adata: ad.AnnData, n_splits: int, rng: np.random.Generator, *, n_cells: int | None, share: float, shift: float
+) -> ad.AnnData:
     """Pairs of random parts of donors, each donor in turn; parts are halves, or have ``n_cells``."""
     names = adata.obs["donor"].cat.categories
+    of = [np.flatnonzero(adata.obs["donor"] == name) for name in names]
     rows, labels, moved = [], [], []
     for i in range(n_splits):
-        own = rng.permutation(np.flatnonzero(adata.obs["donor"] == names[i % len(names)]))
+        own, next_one = rng.permutation(of[i % len(of)]), rng.permutation(of[(i + 1) % len(of)])
         size = min(n_cells or len(own), len(own) // 2)
-        for side, part in (("a", own[:size]), ("b", own[size : 2 * size])):
-            rows.append(part)
-            labels += [f"{i}{side}"] * size
-            moved.append(np.full(size, shift * adata.X[own, 0].std() if side == "b" else 0.0))
+        b = own[size : 2 * size]
+        b[: round(share * size)] = next_one[: round(share * size)]
+        rows += [own[:size], b]
+        labels += [f"{i}a"] * size + [f"{i}b"] * size
+        moved += [np.zeros(size), np.full(size, shift * adata.X[own, 0].std())]
     x = adata.X[np.concatenate(rows)].copy()
     x[:, 0] += np.concatenate(moved)
-    return ad.AnnData(x, obs={"donor": labels}, var=adata.var)
+    return ad.AnnData(x, obs=pd.DataFrame({"donor": labels}, index=np.arange(len(x)).astype(str)), var=adata.var)
 
 
 def p_values(
-    model: GDE, n_splits: int, n_cells: int | None, shift: float, n_components: int, rng: np.random.Generator
+    model: GDE,
+    n_splits: int,
+    n_components: int,
+    rng: np.random.Generator,
+    *,
+    n_cells: int | None = None,
+    share: float = 0.0,
+    shift: float = 0.0,
 ) -> np.ndarray:
     """p-values of the comparisons of ``n_splits`` pairs."""
     found = []
     for start in range(0, n_splits, N_AT_ONCE):
         n = min(N_AT_ONCE, n_splits - start)
-        pairs = splits(model.adata, n, n_cells, shift, rng)
+        pairs = splits(model.adata, n, rng, n_cells=n_cells, share=share, shift=shift)
         a, b = ([f"{i}{side}" for i in range(n)] for side in "ab")
         found.append(compare(model, a, b, adata=pairs, n_components=n_components)["p_value"].to_numpy())
     return np.concatenate(found)
@@ -72,7 +85,7 @@ def measure(adata: ad.AnnData, seed: int, steps: int, n_splits: int, n_power: in
     model = GDE(adata, seed=seed)
     model.train(max_steps=steps, accelerator="cpu", enable_progress_bar=False)
     rng = np.random.default_rng([seed, 3])
-    p = p_values(model, n_splits, None, 0.0, n_components, rng)
+    p = p_values(model, n_splits, n_components, rng)
     record = {
         "null splits": float(len(p)),
         "rejected at 5% (%)": 100 * float((p < 0.05).mean()),
@@ -80,8 +93,11 @@ def measure(adata: ad.AnnData, seed: int, steps: int, n_splits: int, n_power: in
         "p of a Kolmogorov-Smirnov test of uniformity": float(kstest(p, "uniform").pvalue),
     }
     for cells in CELLS:
+        for share in SHARES:
+            p = p_values(model, n_power, n_components, rng, n_cells=cells, share=share)
+            record[f"power, {cells} cells, {share:.0%} replaced (%)"] = 100 * float((p < 0.05).mean())
         for shift in SHIFTS:
-            p = p_values(model, n_power, cells, shift, n_components, rng)
+            p = p_values(model, n_power, n_components, rng, n_cells=cells, shift=shift)
             record[f"power, {cells} cells, shift {shift} (%)"] = 100 * float((p < 0.05).mean())
     return record
 

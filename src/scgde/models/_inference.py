@@ -15,6 +15,7 @@ from scgde.models._blocks import BATCH_SIZE, GroupedRows
 from scgde.models._module import GDEModule
 from scgde.nn._random import GROUP_STRIDE, CounterRandom
 from scgde.nn.encoders import Block
+from scgde.nn.encoders._base import add_by_group
 from scgde.nn.generators import Generator, InvertibleGenerator
 from scgde.nn.statistics import Mixtures
 from scgde.nn.transport import PairTransport
@@ -78,7 +79,7 @@ def encode_groups(
     sums = torch.zeros(n_groups, *statistics.sums_shape, dtype=torch.float64)
     for cells, mass, group in blocks():
         shared = statistics.responsibilities(cells).cpu().double() * mass[..., None]
-        sums.index_add_(0, group, shared.transpose(1, 2) @ statistics.monomials(cells.cpu().double()))
+        add_by_group(sums, group, shared.transpose(1, 2) @ statistics.monomials(cells.cpu().double()))
     statistics = statistics.cpu() if module.device.type == "mps" else statistics
     mixtures = statistics.mixtures(sums.to(next(statistics.buffers()).device))
     coordinates = statistics.coordinates(mixtures).cpu()

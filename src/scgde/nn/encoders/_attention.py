@@ -12,6 +12,8 @@ from scgde.nn.encoders._pooling import InducedAttention, Pooling, make_pooling
 class _Attend(Level):
     """Each cell attends to the induced points of its group, which the level before has pooled."""
 
+    reads_hidden = True
+
     def __init__(self, width: int, n_heads: int, pooling: Pooling) -> None:
         super().__init__(pooling)
         self.n_heads = n_heads

@@ -43,6 +43,9 @@ class Level(nn.Module):
         How the cells are summed up; by default by their weighted mean.
     """
 
+    #: Whether hidden features of the level before are read; else those need not be computed again.
+    reads_hidden = False
+
     def __init__(self, pooling: Pooling | None = None) -> None:
         super().__init__()
         self.pooling = Pooling() if pooling is None else pooling
@@ -168,16 +171,18 @@ class Encoder(nn.Module):
         differences must not depend on the order or number of cells.
         """
         trace = Trace([], [torch.zeros(n_groups, 1, dtype=torch.float64)])
+        first = 0
         for depth, last in enumerate(self.stages):
+            first = first if last.reads_hidden else depth
             total = torch.zeros(())
             for x, weight, group in blocks():
                 hidden = x
-                for level, context in zip(self.stages[: depth + 1], trace.contexts, strict=True):
+                for level, context in zip(self.stages[first : depth + 1], trace.contexts[first:], strict=True):
                     hidden = level.cells(x, hidden, context[group.cpu()].to(x)[:, None])
                 features = last.pooling.features(hidden).cpu().double()
                 part = torch.einsum("bn,bnp->bp", weight.cpu().double(), features)
                 total = part.new_zeros(n_groups, part.shape[1]) if total.ndim == 0 else total
-                total.index_add_(0, group.cpu(), part)
+                add_by_group(total, group.cpu(), part)
             trace.means.append(total)
             trace.contexts.append(last.context(last.pooling.value(total), trace.contexts[-1]))
         return trace
@@ -197,6 +202,14 @@ class Encoder(nn.Module):
     def exact_readout(self) -> nn.Module:
         """A float64 copy of the readout on the CPU."""
         return copy.deepcopy(self.readout).cpu().double()
+
+
+def add_by_group(total: Tensor, group: Tensor, parts: Tensor) -> None:
+    """Add ``parts`` (blocks, …) to ``total`` (groups, …), in place; ``index_add_`` is slow for a single group."""
+    if len(group) and (group == group[0]).all():
+        total[group[0]] += parts.sum(0)
+    else:
+        total.index_add_(0, group, parts)
 
 
 class Lift(Level):

@@ -11,6 +11,8 @@ from scgde.nn.encoders._pooling import Pooling, make_pooling
 class _Block(Level):
     """Residual update of each cell from itself and what is pooled of its group; the latter enters once per group."""
 
+    reads_hidden = True
+
     def __init__(self, width: int, pooling: Pooling) -> None:
         super().__init__(pooling)
         self.norm = nn.LayerNorm(width)
