@@ -110,16 +110,15 @@ def memorised(*, informative):
     frozen[:, 0] += 0.8 * y
     code = (4.0 if informative else 0.0) * (y - 0.5) + rng.normal(size=n)
     code = np.where(judge, code, 20 * (y - 0.5))
-    head = LinearMap(np.array([[0.0, 0.0]] * 4 + [[0.0, 3.0]]), np.zeros(2))
-    return groups(np.column_stack([frozen, code]), y, judge=judge), head
+    return groups(np.column_stack([frozen, code]), y, judge=judge)
 
 
 @pytest.mark.parametrize("informative", [False, True])
-def test_a_head_that_has_seen_labels_is_judged_by_labels_that_it_has_not(informative):
-    data, head = memorised(informative=informative)
-    predictor, name = fit_predictor(data, "categorical", [0, 1], head, 4, 0)
+def test_entries_that_have_seen_labels_are_judged_by_labels_that_they_have_not(informative):
+    data = memorised(informative=informative)
+    predictor, name = fit_predictor(data, "categorical", [0, 1], 4, 0)
     assert name == ("joint" if informative else "linear")
-    new, _ = memorised(informative=informative)
+    new = memorised(informative=informative)
     z, y = new.z[150:], new.y[150:]
     p = predictor.predict(z, np.zeros((50, 5, 5)))[1]
     assert log_loss(y, p) < (0.45 if informative else 0.69)
@@ -128,6 +127,6 @@ def test_a_head_that_has_seen_labels_is_judged_by_labels_that_it_has_not(informa
 
 
 def test_too_few_judges_choose_nothing():
-    data, head = memorised(informative=True)
+    data = memorised(informative=True)
     few = groups(data.z, data.y, judge=np.arange(200) >= 195)
-    assert fit_predictor(few, "categorical", [0, 1], head, 4, 0)[1] == "linear"
+    assert fit_predictor(few, "categorical", [0, 1], 4, 0)[1] == "linear"

@@ -11,10 +11,7 @@ from anndata import AnnData
 from scgde.data import GroupedObs
 from scgde.data._labels import Label
 from scgde.models._influence import dispersion
-from scgde.models._module import GDEModule
-from scgde.nn.heads import CategoricalHead, MultilabelHead, NumericHead
 from scgde.prediction._fit_predictor import MIN_JUDGES, LabelledGroups, fit_predictor
-from scgde.prediction._heads import LinearMap
 
 if TYPE_CHECKING:
     from scgde.models._labels import LabelModel
@@ -121,9 +118,9 @@ def _fit_label(
         n_frozen = model.module.n_coordinates if len(model.module.heads) else model.options["n_latent"]
         kind, classes = ("categorical", [0, 1]) if label.kind == "multilabel" else (label.kind, label.classes)
         maps = []
-        for column, head in zip(y.T, _head_maps(model, label), strict=True):
+        for column in y.T:
             groups = base.of(column)
-            predictor, chosen = fit_predictor(groups, kind, classes, head, n_frozen, model.options["seed"])
+            predictor, chosen = fit_predictor(groups, kind, classes, n_frozen, model.options["seed"])
             fitted["parts"].append(predictor.state())
             maps.append(chosen)
             if label.kind == "categorical":
@@ -132,32 +129,3 @@ def _fit_label(
         n_labelled = int((~np.isnan(y[base.train])).any(axis=1).sum())
         summary |= {"n_labelled": n_labelled, "map": ", ".join(sorted(set(maps)))}
     return fitted | {"summary": summary}
-
-
-def _head_maps(model: LabelModel, label: Label) -> list[LinearMap | None]:
-    """For each column of a label, the head that was trained with the embedding, as a map of embeddings."""
-    states = [Label(**state) for state in model.trained_labels_]
-    if label not in states or not len(model.module.heads):
-        return [None] * label.width
-    head = model.module.heads.heads[states.index(label)]
-    linear = _of_embeddings(model.module, head.linear)
-    if isinstance(head, CategoricalHead):
-        # Classes were weighed in training; the map gives the odds of classes as frequent as they are.
-        return [linear._replace(intercept=linear.intercept - np.log(head.class_weight.cpu().double().numpy()))]
-    if isinstance(head, NumericHead):
-        scale, center = head.scale.item(), head.center.item()
-        return [LinearMap(scale * linear.coef, scale * linear.intercept + center)]
-    if isinstance(head, MultilabelHead):
-        pairs = zip(linear.coef.T, linear.intercept, strict=True)
-        return [LinearMap(np.stack([0 * coef, coef], axis=1), np.array([0.0, intercept])) for coef, intercept in pairs]
-    return [linear]
-
-
-def _of_embeddings(module: GDEModule, linear: torch.nn.Linear) -> LinearMap:
-    """A linear map of the latent as one of the embedding: the latent is an affine function of it."""
-    with torch.no_grad():
-        weight, bias = linear.weight.cpu().double(), linear.bias.cpu().double()
-        zero = torch.zeros(1, weight.shape[1], device=module.device)
-        origin = module.latent(zero).cpu().double()[0]
-        gain = (module.latent(zero + 1).cpu().double()[0] - origin).numpy()
-    return LinearMap((weight.numpy() * gain).T, (bias + weight @ origin).numpy())

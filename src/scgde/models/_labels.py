@@ -128,8 +128,8 @@ class LabelModel(UncertaintyModel):
         Returns
         -------
         What was learned: one row per attribute with its ``kind``, the number of groups that the map was fitted to
-        (``n_labelled``), the ``map`` ("linear", or "joint" where the head that was trained with the embedding predicts
-        better), and the ``status``: "fitted", or why not.
+        (``n_labelled``), the ``map`` ("joint" where the part of the embedding that labels have shaped predicts labels
+        better that it has not seen, else "linear"), and the ``status``: "fitted", or why not.
 
         Raises
         ------

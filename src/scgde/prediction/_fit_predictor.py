@@ -76,13 +76,14 @@ class LabelledGroups:
 
 
 def fit_predictor(
-    groups: LabelledGroups, kind: str, classes: list[Any], head: LinearMap | None, n_frozen: int, seed: int
+    groups: LabelledGroups, kind: str, classes: list[Any], n_frozen: int, seed: int
 ) -> tuple[Predictor, str]:
     """Fit a predictor of one label; also tells which map it has.
 
-    A map of what no label has shaped is cross-fitted, so that all labels train it and set its law. The head that was
-    trained with the embedding is known to generalise only from groups whose label the embedding has not seen: it is
-    chosen where its likelihood there is higher, by more than a standard error.
+    "linear" is a map of the entries of an embedding that no label has shaped. It is cross-fitted, so that all labels
+    fit it and set its law. "joint" is one of all entries. It is fitted to groups whose labels have shaped them, and
+    what that is worth for other groups is known from the judges only: it is chosen where the label's likelihood there
+    is higher, by more than a standard error.
 
     Parameters
     ----------
@@ -92,35 +93,39 @@ def fit_predictor(
         Kind of the label.
     classes
         Its classes.
-    head
-        The map that was trained with the embedding, or None.
     n_frozen
-        The first entries of an embedding that labels did not shape.
+        The first entries of an embedding are those that labels did not shape.
     seed
         Seed of the folds.
     """
-    frozen = replace(groups, z=np.where(np.arange(groups.z.shape[1]) < n_frozen, groups.z, 0.0))
-    rows = np.flatnonzero(groups.train)
     predictor = PREDICTORS[kind]
-    linear = predictor.fit_map(frozen.z[rows], groups.y[rows], classes, groups.unit[rows], seed)
-    linear = linear._replace(coef=linear.coef * (np.arange(len(linear.coef)) < n_frozen)[:, None])
-    held_out = frozen.unseen(np.flatnonzero(~groups.train), linear)
-    crossed = Unseen.joined([cross_fit(frozen, kind, classes, seed), held_out])
-    options = [("linear", predictor(classes, linear), crossed)]
-    if head is not None:
-        options.append(("joint", predictor(classes, head), groups.unseen(np.flatnonzero(groups.judge), head)))
-        both = np.isin(np.arange(len(groups.y)), crossed.rows) & groups.judge
-        losses = []
-        for _, option, unseen in options:
-            judged = unseen.among(both)
-            option.fit_law(judged.outputs, judged.covariance, judged.y, groups.y[rows])
-            losses.append(option.loss(judged.outputs, judged.covariance, judged.y)[np.argsort(judged.rows)])
-        gain = losses[0] - losses[1]
-        if len(gain) < MIN_JUDGES or gain.mean() <= gain.std(ddof=1) / np.sqrt(len(gain)):
-            options.pop()
-    name, chosen, unseen = options[-1]
-    chosen.fit_law(unseen.outputs, unseen.covariance, unseen.y, groups.y[rows])
-    return chosen, name
+
+    def fitted(z: np.ndarray, rows: np.ndarray) -> Predictor:
+        linear = predictor.fit_map(z[rows], groups.y[rows], classes, groups.unit[rows], seed)
+        return predictor(classes, linear)
+
+    frozen = replace(groups, z=np.where(np.arange(groups.z.shape[1]) < n_frozen, groups.z, 0.0))
+    linear = fitted(frozen.z, np.flatnonzero(groups.train))
+    linear.linear = linear.linear._replace(coef=linear.linear.coef * (np.arange(groups.z.shape[1]) < n_frozen)[:, None])
+    held_out = frozen.unseen(np.flatnonzero(~groups.train), linear.linear)
+    unseen = Unseen.joined([cross_fit(frozen, kind, classes, seed), held_out])
+    name, known = "linear", groups.y[groups.train]
+    both = groups.judge & np.isin(np.arange(len(groups.y)), unseen.rows)
+    seen = np.flatnonzero(groups.train & ~groups.judge)
+    if n_frozen < groups.z.shape[1] and both.sum() >= MIN_JUDGES and len(seen):
+        joint = fitted(groups.z, seen)
+        judged = groups.unseen(np.flatnonzero(groups.judge), joint.linear)
+        gain = _losses(linear, unseen.among(both), known) - _losses(joint, judged.among(both), known)
+        if gain.mean() > gain.std(ddof=1) / np.sqrt(len(gain)):
+            name, linear, unseen = "joint", joint, judged
+    linear.fit_law(unseen.outputs, unseen.covariance, unseen.y, known)
+    return linear, name
+
+
+def _losses(predictor: Predictor, unseen: Unseen, known: np.ndarray) -> np.ndarray:
+    """(groups,) negative log likelihood under a law that is fitted to these very groups, in the order of the rows."""
+    predictor.fit_law(unseen.outputs, unseen.covariance, unseen.y, known)
+    return predictor.loss(unseen.outputs, unseen.covariance, unseen.y)[np.argsort(unseen.rows)]
 
 
 def cross_fit(groups: LabelledGroups, kind: str, classes: list[Any], seed: int) -> Unseen:
