@@ -11,13 +11,16 @@ FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 #: Scripts, and those among them that read the real data sets.
 SCRIPTS = [
+    "clt.py",
     "donors_real.py",
     "donors_simulated.py",
     "forecast_clones.py",
     "forecast_toy.py",
+    "large_group.py",
     "time_interpolation.py",
     "transport_cells.py",
     "transport_populations.py",
+    "two_groups.py",
 ]
 REAL_DATA = {"donors_real.py", "time_interpolation.py", "transport_cells.py"}
 

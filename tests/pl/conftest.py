@@ -51,6 +51,7 @@ def make_groups(rng):
         }
         if se:
             adata.uns["gde"]["se"] = np.full((n, 6), 0.1, dtype=np.float32)
+            groups["n_effective"] = np.geomspace(20, 2000, n)
         return adata
 
     return make

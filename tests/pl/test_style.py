@@ -20,6 +20,7 @@ def calls(make_groups, make_cells):
     path.obs["t"] = np.repeat([0.0, 1.0], 20)
     return {
         "embedding": lambda **options: pl.embedding(groups, **options),
+        "enough_cells": lambda **options: pl.enough_cells(make_groups(5, se=True), **options),
         "generated_vs_real": lambda **options: pl.generated_vs_real(make_cells(30), make_cells(30), **options),
         "group_distances": lambda **options: pl.group_distances(distances, **options),
         "history": lambda **options: pl.history({"train_loss": pd.DataFrame({"train_loss": [2.0, 1.0]})}, **options),
