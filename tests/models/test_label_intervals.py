@@ -26,12 +26,15 @@ def cohort(rng, n_groups, prefix, noise):
     ids=["normal", "heavy tails"],
 )
 def test_intervals_cover_nine_of_ten(make_model, noise):
-    """2,000 donors in 10 cohorts with 60 labels each. A cohort's coverage varies by .04: the mean's error is .013."""
+    """2,000 donors in 20 cohorts with 120 labels each: the error of the mean coverage is .009, the error rate 0.001.
+
+    The coverage of one cohort varies by .04, since its labels set the width of all of its intervals.
+    """
     covered = []
-    for seed in range(10):
+    for seed in range(20):
         rng = np.random.default_rng([seed, 7])
-        model = make_model(cohort(rng, 60, "d", noise)[0], labels=["age"], steps=10, train={"validation_size": 0.0})
-        new, age = cohort(rng, 200, "n", noise)
+        model = make_model(cohort(rng, 120, "d", noise)[0], labels=["age"], steps=10, train={"validation_size": 0.0})
+        new, age = cohort(rng, 100, "n", noise)
         predicted = model.predict("age", new, key_added=None)
         covered.append(((predicted["lower"] <= age) & (age <= predicted["upper"])).mean())
     assert np.mean(covered) == pytest.approx(0.9, abs=0.03)
