@@ -22,7 +22,7 @@ def test_setup_returns_a_ready_model(make_adata, tiny):
     assert "6 groups by donor (180 cells), reads adata.X" in repr(model)
     assert "not trained: call model.train()" in repr(model)
     model.train(max_steps=2, **tiny.train)
-    assert model.get_group_embedding(key_added=None).shape == (6, 64)
+    assert model.get_group_embedding(key_added=None).shape == (6, 128)
     assert "trained for 2 steps" in repr(model)
 
 
@@ -81,7 +81,7 @@ def test_two_processes_give_the_same_bits():
     exec(SCRIPT, here)
     command = f"import torch; torch.set_num_threads({torch.get_num_threads()}){SCRIPT}\nprint('BYTES' + result)"
     there = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True).stdout
-    assert len(here["result"]) == 6 * 64 * 4 * 2
+    assert len(here["result"]) == 6 * 128 * 4 * 2
     assert there.split("BYTES")[1].strip() == here["result"]
 
 

@@ -222,7 +222,7 @@ class CellModel(GroupModel):
             n_cells,
             mixtures=mixtures,
             batch=codes,
-            trust=torch.lerp(*trusts, t[:, 0]),
+            trust=torch.lerp(trusts[0], trusts[1], t[:, 0]),
             seed=seed,
             same_noise=True,
             batch_size=batch_size,

@@ -22,7 +22,9 @@ GROUP_STRIDE = 0x9E3779B1
 #: What a number is used for. Each use has its own stream, so that no two of them share numbers.
 STREAMS = {
     name: number
-    for number, name in enumerate(["order", "groups", "cells", "fold", "time", "noise", "split", "rotation", "batch", "labels"])
+    for number, name in enumerate(
+        ["order", "groups", "cells", "fold", "time", "noise", "split", "rotation", "batch", "labels"]
+    )
 }
 
 
