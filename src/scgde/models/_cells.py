@@ -20,8 +20,7 @@ from scgde.models._inference import generate
 from scgde.models._results import cells_anndata, repeated_obs
 from scgde.nn.statistics import Mixtures
 
-#: What this many training groups teach counts half in other groups. On real and simulated donors the best weights were
-#: .1 with 15 training groups, .5 with 40 and .75 with 100 or more (`benchmarks/transport_cells.py` prints them).
+#: What this many training groups teach counts half in other groups: a few teach their own peculiarities.
 HALF_TRUST = 100
 
 #: Units of returned cells: those of the representation, or of genes.
