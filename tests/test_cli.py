@@ -256,7 +256,7 @@ def test_demo_writes_and_prints(tmp_path, capsys):
     folder = tmp_path / "new" / "demo"
     assert sorted(p.name for p in folder.iterdir()) == ["cells.png", "demo.h5ad", "donors.png", "training.png"]
     adata = anndata.read_h5ad(folder / "demo.h5ad")
-    assert adata.obsm["X_gde"].shape == (adata.n_obs, 64)
+    assert adata.obsm["X_gde"].shape == (adata.n_obs, 128)
     assert set(adata.uns["gde"]["groups"]["disease"]) == {"healthy", "disease"}
     printed = capsys.readouterr().out
     values = {
