@@ -16,6 +16,7 @@ SCRIPTS = [
     "donors_simulated.py",
     "forecast_clones.py",
     "forecast_toy.py",
+    "generate_populations.py",
     "large_group.py",
     "time_interpolation.py",
     "transport_cells.py",
