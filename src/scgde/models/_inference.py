@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from scgde.models._blocks import BATCH_SIZE, GroupedRows
+from scgde.models._blocks import GroupedRows, cells_at_a_time
 from scgde.models._module import GDEModule
 from scgde.nn._random import GROUP_STRIDE, CounterRandom
 from scgde.nn.encoders import Block
@@ -72,7 +72,7 @@ def encode_groups(
     rows = GroupedRows.from_codes(codes, n_groups, weight)
 
     def blocks() -> Iterator[Block]:
-        return rows.blocks(module, x, batch_size or BATCH_SIZE)
+        return rows.blocks(module, x, cells_at_a_time(batch_size, module.device))
 
     # Sums in float64: an embedding must not depend on the order of the cells, not even in its last digits.
     statistics = module.statistics
@@ -138,7 +138,7 @@ def generate(
     if batch is not None:
         batch = nn.functional.pad(batch, (0, n_blocks * width - n_cells)).view(-1, width).to(module.device)
     parts = []
-    jobs = torch.arange(len(group)).split(max(1, (batch_size or BATCH_SIZE) // width))
+    jobs = torch.arange(len(group)).split(max(1, cells_at_a_time(batch_size, module.device) // width))
     for job in tqdm(jobs, desc="Generating", disable=not progress):
         of = group[job]
         part = replace(condition[of], batch=None if batch is None else batch[job])
@@ -205,7 +205,7 @@ def move(
     """
     times = np.ones(1) if t is None else t
     result = np.empty((len(times), *x.shape), dtype=np.float32)
-    jobs = list(_blocks(pair, batch_size or BATCH_SIZE))
+    jobs = list(_blocks(pair, cells_at_a_time(batch_size, module.device)))
     for rows, of in tqdm(jobs, desc="Transporting", disable=not progress):
         # Blocks are padded by repeating cells, whose results are written twice.
         cells = module.standardize(torch.from_numpy(x[rows]).to(module.device))
