@@ -18,6 +18,7 @@ SCRIPTS = [
     "forecast_toy.py",
     "generate_populations.py",
     "large_group.py",
+    "latent_geometry.py",
     "time_interpolation.py",
     "transport_cells.py",
     "transport_populations.py",
