@@ -16,6 +16,7 @@ SCRIPTS = [
     "donors_simulated.py",
     "forecast_clones.py",
     "forecast_toy.py",
+    "generate_cells.py",
     "generate_populations.py",
     "large_group.py",
     "latent_geometry.py",
@@ -24,7 +25,7 @@ SCRIPTS = [
     "transport_populations.py",
     "two_groups.py",
 ]
-REAL_DATA = {"donors_real.py", "time_interpolation.py", "transport_cells.py"}
+REAL_DATA = {"donors_real.py", "generate_cells.py", "time_interpolation.py", "transport_cells.py"}
 
 
 @pytest.mark.slow
