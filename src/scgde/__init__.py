@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scgde import datasets, metrics, pl, prediction
+    from scgde import data, datasets, metrics, pl, prediction
     from scgde.models import GDE, TDE
 
 # Threads that spin while they wait for one another take each other's cores: on a busy machine training is then many
@@ -18,7 +18,7 @@ try:
 except PackageNotFoundError:  # a checkout that is not installed
     __version__ = "0+unknown"
 
-__all__ = ["GDE", "TDE", "__version__", "datasets", "metrics", "pl", "prediction"]
+__all__ = ["GDE", "TDE", "__version__", "data", "datasets", "metrics", "pl", "prediction"]
 
 
 def __getattr__(name: str) -> Any:

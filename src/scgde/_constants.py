@@ -7,6 +7,9 @@ KEY, TDE_KEY = "gde", "tde"
 EMBEDDING, STANDARD_ERRORS, GROUPS, SETTINGS = "embedding", "se", "groups", "settings"
 PREDICTIONS = "predictions"
 
+#: Names of overlapping groups: an entry of ``.uns[membership_key]``.
+GROUP_NAMES = "names"
+
 #: Column of generated cells with the position on an interpolation or transport path.
 PATH_TIME = "t"
 

@@ -60,6 +60,25 @@ def check_groupby(columns: Sequence[Any]) -> None:
         raise ValueError(msg)
 
 
+def check_grouping(groupby: Any, membership_key: Any, others: dict[str, Any]) -> None:
+    """Raise unless either ``groupby`` or ``membership_key`` is given, the latter without what it cannot have."""
+    if (groupby is None) == (membership_key is None):
+        both = "neither" if groupby is None else "both"
+        msg = (
+            f"Received {both} of groupby= and membership_key=; expected one of them: columns of adata.obs, or a matrix "
+            "cells x groups in adata.obsm."
+        )
+        raise ValueError(msg)
+    given = [name for name, value in others.items() if value is not None and membership_key is not None]
+    if given:
+        msg = (
+            f"{given[0]}={others[given[0]]!r} is for groupby=: a cell of overlapping groups (membership_key="
+            f"{membership_key!r}) has one value in adata.obs, whichever group it is seen in. Leave it out. Labels of "
+            "the groups are given as a table, by model.update_labels(table) after training."
+        )
+        raise ValueError(msg)
+
+
 def check_columns(adata: AnnData, columns: Sequence[Any], argument: str) -> None:
     """Raise unless each of ``columns`` is in ``adata.obs``."""
     for column in columns:
@@ -81,10 +100,10 @@ def check_missing(adata: AnnData, columns: Sequence[str], *, drop: bool) -> None
         _raise_missing(adata.obs_names, missing, columns, "or pass drop_ungrouped=True to leave them out")
 
 
-def check_batch(adata: AnnData, column: str, codes: np.ndarray) -> None:
+def check_batch(batch: pd.Series, codes: np.ndarray) -> None:
     """Raise where a cell of a group has no batch."""
-    missing = adata.obs[column].isna().to_numpy() & (codes >= 0)
-    _raise_missing(adata.obs_names, missing, [column], "or set the model up without batch_key")
+    missing = batch.isna().to_numpy() & (codes >= 0)
+    _raise_missing(batch.index, missing, [str(batch.name)], "or set the model up without batch_key")
 
 
 def _raise_missing(obs_names: pd.Index, missing: np.ndarray, columns: Sequence[str], remedy: str) -> None:

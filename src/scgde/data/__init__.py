@@ -4,6 +4,7 @@ from scgde.data._batch import GroupBatch
 from scgde.data._datamodule import GroupDataModule, GroupedCells
 from scgde.data._fields import GroupedObs, Setup, chosen_representation, fingerprint, setup_fields
 from scgde.data._groups import GroupIndex
+from scgde.data._kernel_groups import kernel_groups
 from scgde.data._representation import Representation
 from scgde.data._sampler import GroupSampler
 
@@ -18,5 +19,6 @@ __all__ = [
     "Setup",
     "chosen_representation",
     "fingerprint",
+    "kernel_groups",
     "setup_fields",
 ]

@@ -33,17 +33,20 @@ class GroupedCells:
     x
         (n_cells, features), float32.
     weight
-        (n_cells,) mass of each cell, or None where all are equal.
+        (n_slots,) mass of each cell, or None where all are equal.
     batch
-        (n_cells,) batch codes, or None.
+        (n_slots,) batch codes, or None.
     offsets
-        (n_groups + 1,) first cell of each group.
+        (n_groups + 1,) first slot of each group.
+    cell
+        Where groups overlap, (n_slots,) cell in each slot: features are kept once. None where slot i holds cell i.
     """
 
     x: Tensor
     weight: Tensor | None
     batch: Tensor | None
     offsets: Tensor
+    cell: Tensor | None = None
 
     @classmethod
     def from_arrays(
@@ -54,22 +57,33 @@ class GroupedCells:
         weight: np.ndarray | None,
         batch: np.ndarray | None,
         seed: int,
+        *,
+        cells: np.ndarray | None = None,
     ) -> GroupedCells:
-        """Sort cells by group. Cells without a group, or of weight 0, are left out: they have no effect."""
+        """Sort cells by group. Cells without a group, or of weight 0, are left out: they have no effect.
+
+        With ``cells``, entry i of ``codes``, ``weight`` and ``batch`` is about ``cells[i]``, which may have several.
+        """
         used = codes >= 0 if weight is None else (codes >= 0) & (weight > 0)
         rows = np.flatnonzero(used)
         rows = rows[np.argsort(codes[rows], kind="stable")]
         group = codes[rows]
+        shared = cells is not None and len(np.unique(cells[rows])) < len(rows)
         offsets = np.concatenate([[0], np.bincount(group, minlength=n_groups).cumsum()])
         # The order inside a group is a function of the seed, the group and the number of the cell in it alone: what is
         # held out, or left out, has no influence on the others. An odd multiplier spreads groups over the counters.
-        cell = torch.from_numpy(group * 0x9E3779B1 + np.arange(len(rows)) - offsets[group])
-        rows = rows[np.lexsort((CounterRandom(seed, 0, cell).uniform("order", 1)[:, 0].numpy(), group))]
+        # A cell that groups share has one place in the order of all of them: where it is held out of one of them, it is
+        # held out of the others too, but for groups' different shares near the border.
+        number = cells[rows] if cells is not None and shared else np.arange(len(rows)) - offsets[group]
+        key = torch.from_numpy(number if shared else group * 0x9E3779B1 + number)
+        rows = rows[np.lexsort((CounterRandom(seed, 0, key).uniform("order", 1)[:, 0].numpy(), group))]
+        cell = rows if cells is None else cells[rows]
         return cls(
-            torch.from_numpy(x[rows]),
+            torch.from_numpy(x if shared else x[cell]),
             None if weight is None else torch.from_numpy(weight[rows].astype(np.float32)),
             None if batch is None else torch.from_numpy(batch[rows].astype(np.int64)),
             torch.from_numpy(offsets),
+            torch.from_numpy(cell) if shared else None,
         )
 
     @property
@@ -80,7 +94,12 @@ class GroupedCells:
     def to(self, device: torch.device) -> GroupedCells:
         """The same cells with their features on ``device``."""
         weight, batch = (None if value is None else value.to(device) for value in (self.weight, self.batch))
-        return GroupedCells(self.x.to(device), weight, batch, self.offsets)
+        cell = None if self.cell is None else self.cell.to(device)
+        return GroupedCells(self.x.to(device), weight, batch, self.offsets, cell)
+
+    def features(self, slots: Tensor | slice) -> Tensor:
+        """Features of the cells in some slots."""
+        return self.x[slots if self.cell is None else self.cell[slots]]
 
     def gather(self, group: Tensor, position: Tensor, share: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Cells at positions of their groups (groups, cells), with weights that sum to 1, and their batches."""
@@ -89,7 +108,7 @@ class GroupedCells:
         if self.weight is not None:
             weight = weight * self.weight[index]
             weight = weight / weight.sum(1, keepdim=True)
-        return self.x[index], weight, None if self.batch is None else self.batch[index]
+        return self.features(index), weight, None if self.batch is None else self.batch[index]
 
 
 class _Steps(Dataset):
@@ -173,7 +192,7 @@ def fold_sums(cells: GroupedCells, counts: Tensor, statistics: MixtureStatistics
     total = torch.zeros(len(counts) * N_FOLDS, *statistics.sums_shape)
     for rows, target in zip(index.split(chunk_size), segment.split(chunk_size), strict=True):
         weight = torch.ones(len(rows)) if cells.weight is None else cells.weight[rows]
-        total.index_add_(0, target, statistics.sums(cells.x[rows][:, None], weight[:, None]))
+        total.index_add_(0, target, statistics.sums(cells.features(rows)[:, None], weight[:, None]))
     return total.view(len(counts), N_FOLDS, *statistics.sums_shape)
 
 

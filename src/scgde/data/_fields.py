@@ -20,14 +20,19 @@ from scgde._validation import (
     check_constant,
     check_group_sizes,
     check_groupby,
+    check_grouping,
     check_missing,
     check_weight,
     listing,
 )
 from scgde.data._groups import GroupIndex
 from scgde.data._labels import Label
+from scgde.data._membership import components, read_membership
 from scgde.data._representation import Representation
 from scgde.data._times import time_values
+
+#: Arguments that overlapping groups cannot have: columns of obs say one thing of a cell, whichever group it is seen in.
+OF_WHOLE_CELLS = ("labels", "split_key", "time_key")
 
 
 @dataclass(frozen=True)
@@ -37,17 +42,18 @@ class GroupedObs:
     Parameters
     ----------
     index
-        Groups of the cells.
+        Groups of the cells. Where they overlap, a cell has several entries; else entries are cells.
     labels
         One row per group, one column per label that the AnnData has.
     batch
-        (n_cells,) batch of each cell, or None.
+        (n_entries,) batch of each cell, or None.
     weight
-        (n_cells,) mass of each cell, or None.
+        (n_entries,) mass of each cell, or None.
     split
         (n_groups,) one of "train", "validation" and "test", or None.
     unit
         (n_groups,) number of the donor, clone, … that a group belongs to; with a time, one unit has several groups.
+        Overlapping groups that share cells, directly or through others, are one unit.
     time
         (n_groups,) time of each group, or None.
     """
@@ -72,7 +78,7 @@ class GroupedObs:
 class Setup:
     """The arguments of ``setup_anndata``, as the reader of any AnnData."""
 
-    groupby: Any
+    groupby: Any = None
     use_rep: str | None = None
     layer: str | None = None
     labels: Any = None
@@ -82,10 +88,13 @@ class Setup:
     min_cells: int = 1
     drop_ungrouped: bool = False
     time_key: str | None = None
+    membership_key: str | None = None
 
     @property
     def unit_columns(self) -> list[str]:
         """Columns that name donors, clones, …: what is split, held out and labelled as a whole."""
+        if self.membership_key is not None:
+            return [self.membership_key]
         return list(self.groupby) if isinstance(self.groupby, list | tuple) else [self.groupby]
 
     @property
@@ -125,6 +134,9 @@ class Setup:
 
     def read(self, adata: AnnData, *, training: bool) -> GroupedObs:
         """Check and read obs; ``training`` data need every column, new data need no labels and no splits."""
+        check_grouping(self.groupby, self.membership_key, {name: getattr(self, name) for name in OF_WHOLE_CELLS})
+        if self.membership_key is not None:
+            return self._read_overlapping(adata, training=training)
         check_groupby(self.unit_columns)
         check_columns(adata, self.unit_columns, "groupby")
         check_columns(adata, [self.time_key] if self.time_key is not None else [], "time_key")
@@ -149,6 +161,18 @@ class Setup:
         split = None if split is None else split[unit]
         return GroupedObs(index, pd.DataFrame(labels, index=range(len(index))), batch, weight, split, unit, time)
 
+    def _read_overlapping(self, adata: AnnData, *, training: bool) -> GroupedObs:
+        """Groups of a matrix of memberships; an entry of it is a cell in a group."""
+        assert self.membership_key is not None
+        index, membership = read_membership(adata, self.membership_key)
+        if training:
+            check_group_sizes(index.counts, index.names, self.min_cells)
+        batch, weight = self._cells(adata, index)
+        if membership is not None:
+            weight = membership if weight is None else membership * weight
+        labels = pd.DataFrame(index=range(len(index)))
+        return GroupedObs(index, labels, batch, weight, None, components(index), None)
+
     def read_whole(self, adata: AnnData, name: str) -> GroupedObs:
         """All cells as one group called ``name``."""
         index = GroupIndex(np.zeros(adata.n_obs, dtype=np.int64), pd.DataFrame({"population": [name]}))
@@ -156,15 +180,16 @@ class Setup:
         return GroupedObs(index, pd.DataFrame(index=range(1)), batch, weight, None, np.zeros(1, dtype=np.int64), None)
 
     def _cells(self, adata: AnnData, index: GroupIndex) -> tuple[pd.Series | None, np.ndarray | None]:
-        """Batch and weight of each cell, where they are set up."""
+        """Batch and weight of each entry, where they are set up."""
         batch = weight = None
+        rows = slice(None) if index.rows is None else index.rows
         if self.batch_key is not None:
             check_columns(adata, [self.batch_key], "batch_key")
-            check_batch(adata, self.batch_key, index.codes)
-            batch = adata.obs[self.batch_key]
+            batch = adata.obs[self.batch_key].iloc[rows]
+            check_batch(batch, index.codes)
         if self.weight_key is not None:
             check_columns(adata, [self.weight_key], "weight_key")
-            weight = adata.obs[self.weight_key].to_numpy()
+            weight = adata.obs[self.weight_key].to_numpy()[rows]
             check_weight(weight, index.codes, index.names, self.weight_key)
         return batch, weight
 
@@ -191,8 +216,7 @@ def fingerprint(adata: AnnData, setup: Setup, representation: Representation) ->
 
     Backed data are not read for it: there only shapes enter.
     """
-    groups = pd.util.hash_pandas_object(adata.obs[setup.columns].astype(str), index=False).to_numpy()
-    check = zlib.crc32(groups.tobytes(), zlib.crc32(repr((adata.shape, representation.name)).encode()))
+    check = _group_checksum(adata, setup, zlib.crc32(repr((adata.shape, representation.name)).encode()))
     if adata.isbacked and representation.source == "X":
         return check
     values = representation.raw(adata)
@@ -200,6 +224,17 @@ def fingerprint(adata: AnnData, setup: Setup, representation: Representation) ->
     for part in parts:
         check = zlib.crc32(np.ascontiguousarray(part).tobytes(), check)
     return check
+
+
+def _group_checksum(adata: AnnData, setup: Setup, check: int) -> int:
+    if setup.membership_key is None:
+        groups = pd.util.hash_pandas_object(adata.obs[setup.columns].astype(str), index=False).to_numpy()
+        return zlib.crc32(groups.tobytes(), check)
+    index, weight = read_membership(adata, setup.membership_key)
+    assert index.rows is not None
+    for part in (index.codes, index.rows, np.zeros(0) if weight is None else weight):
+        check = zlib.crc32(part.tobytes(), check)
+    return zlib.crc32(repr(index.names).encode(), check)
 
 
 class SetupField(BaseAnnDataField):
@@ -267,7 +302,7 @@ def setup_fields(setup: Setup, representation: Representation) -> list[SetupFiel
     def groups(adata: AnnData) -> dict[str, Any]:
         obs = setup.read(adata, training=False)
         state: dict[str, Any] = {"groupby": setup.columns, "n_groups": len(obs.index), "n_grouped_cells": 0}
-        state["n_grouped_cells"] = int(obs.index.counts.sum())
+        state["n_grouped_cells"] = len(obs.index.cells_of(np.arange(len(obs.index))))
         if obs.batch is not None:
             used = obs.batch[obs.index.codes >= 0]
             state["batches"] = GroupIndex.from_obs(used.to_frame("batch"), ["batch"]).names
@@ -275,5 +310,5 @@ def setup_fields(setup: Setup, representation: Representation) -> list[SetupFiel
 
     return [
         SetupField("X", attr_name, representation.key or None, features),
-        SetupField("sample", "obs", setup.columns[0], groups),
+        SetupField("sample", "obs" if setup.membership_key is None else "obsm", setup.columns[0], groups),
     ]

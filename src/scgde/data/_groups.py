@@ -23,10 +23,14 @@ class GroupIndex:
         (n_cells,) group of each cell, -1 for cells without one.
     table
         One row per group, one column per grouping column, in the user's dtypes.
+    rows
+        Where groups overlap, a cell has an entry in ``codes`` for each of its groups: (n_entries,) cell of each entry.
+        None where entry i is cell i.
     """
 
     codes: np.ndarray
     table: pd.DataFrame
+    rows: np.ndarray | None = None
 
     @classmethod
     def from_obs(cls, obs: pd.DataFrame, columns: Sequence[str]) -> GroupIndex:
@@ -47,6 +51,11 @@ class GroupIndex:
 
     def __len__(self) -> int:
         return len(self.table)
+
+    def cells_of(self, positions: np.ndarray) -> np.ndarray:
+        """Cells of the groups at ``positions``, each once."""
+        entries = np.flatnonzero(np.isin(self.codes, positions))
+        return entries if self.rows is None else np.unique(self.rows[entries])
 
     @cached_property
     def counts(self) -> np.ndarray:

@@ -50,7 +50,13 @@ class GroupedRows:
 
     @classmethod
     def from_codes(
-        cls, codes: np.ndarray, n_groups: int, weight: np.ndarray | None = None, *, counts: bool = False
+        cls,
+        codes: np.ndarray,
+        n_groups: int,
+        weight: np.ndarray | None = None,
+        *,
+        counts: bool = False,
+        cells: np.ndarray | None = None,
     ) -> GroupedRows:
         """Group cells by their codes; -1 leaves a cell out.
 
@@ -64,6 +70,8 @@ class GroupedRows:
             (n_cells,) masses of any scale; by default equal.
         counts
             Whether weights are numbers of equal cells.
+        cells
+            Row of the cell that each of the codes and weights is about, which may have several; by default its own.
         """
         order = np.argsort(codes, kind="stable")
         order = order[np.searchsorted(codes[order], 0) :]
@@ -73,7 +81,7 @@ class GroupedRows:
         starts = np.searchsorted(group, np.arange(n_groups + 1))
         # From the masses as they are given: 30 cells are 30 effective ones, to the last digit.
         n_effective = total if counts else total**2 / np.bincount(group, mass**2, minlength=n_groups)
-        return cls(order, mass / total[group], starts, n_effective, counts)
+        return cls(order if cells is None else cells[order], mass / total[group], starts, n_effective, counts)
 
     def __len__(self) -> int:
         return len(self.starts) - 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from scgde.models._label_fitting import fit_labels, own_labels, shaping_labels
 from scgde.models._module import GDEModule
 from scgde.models._novelty import fit_novelty
 from scgde.models._training import Budget, GDETrainingPlan, fit
-from scgde.nn._shared_mixture import fit_shared_mixture
+from scgde.nn._shared_mixture import MAX_CELLS, MIN_CELLS_PER_GROUP, fit_shared_mixture
 
 if TYPE_CHECKING:
     from scgde.models._gde import GDE
@@ -34,13 +34,23 @@ MIN_GROUPS_TO_HOLD_OUT = 30
 
 
 def split_groups(obs: GroupedObs, validation_size: float | None, seed: int) -> dict[str, np.ndarray]:
-    """Positions of the training, validation and test groups: the user's split, else a random one by unit."""
+    """Positions of the training, validation and test groups: the user's split, else a random one by unit.
+
+    Groups that share cells are one unit: they are held out together, or not at all.
+    """
     if obs.split is not None:
         return {name: np.flatnonzero(obs.split == name) for name in ("train", "validation", "test")}
     n = int(obs.unit.max()) + 1
     if validation_size is None:
         validation_size = 0.1 if n >= MIN_GROUPS_TO_HOLD_OUT else 0.0
     n_held = round(validation_size * n)
+    if validation_size and not n_held and n < len(obs.unit) and obs.index.rows is not None:
+        msg = (
+            f"validation_size={validation_size} holds out no group: those that share cells, directly or through "
+            f"others, go together, and the {len(obs.unit)} groups make up {n} such set(s). Pass validation_size=0, or "
+            "groups that share fewer cells."
+        )
+        raise ValueError(msg)
     held = np.isin(obs.unit, np.random.default_rng([seed, n]).permutation(n)[:n_held])
     if not 0 <= validation_size < 1 or (~held).sum() < 2:
         msg = (
@@ -53,7 +63,7 @@ def split_groups(obs: GroupedObs, validation_size: float | None, seed: int) -> d
 
 def fit_representation(model: GDE, adata: AnnData, obs: GroupedObs, split: dict[str, np.ndarray]) -> None:
     """Complete the representation (a PCA, where there is none) from the training groups."""
-    rows = np.flatnonzero(np.isin(obs.index.codes, split["train"]))
+    rows = obs.index.cells_of(split["train"])
     model.representation_ = asdict(model.representation.fit(adata, rows, model.options["seed"]))
 
 
@@ -69,11 +79,15 @@ def build_module(
     train = torch.from_numpy(split["train"])
     counts = training_counts(cells.counts, torch.from_numpy(split["validation"]))
     own = [slice(int(cells.offsets[g]), int(cells.offsets[g] + counts[g])) for g in train]
-    seen = torch.cat([cells.x[part] for part in own])
+    seen = _seen(cells, own)
     shift, scale = seen.mean(0), seen.std(0).nan_to_num(1.0)
     # A constant feature has no scale of its own; a small one keeps it from blowing up in new data.
     scale = scale.clamp_min(1e-3 * scale.square().mean().sqrt().clamp_min(1e-6))
-    groups = [(cells.x[part] - shift) / scale for part in own]
+    if cells.cell is not None:
+        # Groups that share cells may have many times as many as there are.
+        limit = max(MIN_CELLS_PER_GROUP, MAX_CELLS // len(own))
+        own = [slice(part.start, min(part.stop, part.start + limit)) for part in own]
+    groups = [(cells.features(part) - shift) / scale for part in own]
     statistics = fit_shared_mixture(
         groups,
         feature_scale=scale,
@@ -101,8 +115,15 @@ def build_module(
     return standard
 
 
+def _seen(cells: GroupedCells, own: list[slice]) -> torch.Tensor:
+    """Features of the cells in some slots, those of a cell once."""
+    if cells.cell is None:
+        return torch.cat([cells.x[part] for part in own])
+    return cells.x[torch.cat([cells.cell[part] for part in own]).unique()]
+
+
 def _standardized(cells: GroupedCells, shift: torch.Tensor, scale: torch.Tensor) -> GroupedCells:
-    return GroupedCells((cells.x - shift) / scale, cells.weight, cells.batch, cells.offsets)
+    return replace(cells, x=(cells.x - shift) / scale)
 
 
 def train(
@@ -125,7 +146,7 @@ def train(
     options, seed = model.options, model.options["seed"]
     batch = model._batch_codes(obs)
     x = model.representation.read(adata)
-    cells = GroupedCells.from_arrays(x, obs.index.codes, len(obs.index), obs.weight, batch, seed)
+    cells = GroupedCells.from_arrays(x, obs.index.codes, len(obs.index), obs.weight, batch, seed, cells=obs.index.rows)
     labels, y = shaping_labels(model, obs, split["train"])
     module = model.module
     if module.built:

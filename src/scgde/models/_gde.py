@@ -144,8 +144,9 @@ class GDE(LabelModel):
     def setup_anndata(
         cls,
         adata: AnnData,
-        groupby: str | list[str],
+        groupby: str | list[str] | None = None,
         *,
+        membership_key: str | None = None,
         use_rep: str | None = None,
         layer: str | None = None,
         labels: list[str] | dict[str, Any] | None = None,
@@ -164,6 +165,12 @@ class GDE(LabelModel):
             Cells. Nothing is written to it but scvi-tools' own keys.
         groupby
             Column(s) of ``.obs`` that make the groups, of any dtype.
+        membership_key
+            In place of ``groupby``, for overlapping, weighted groups: a key of ``.obsm`` with a sparse or dense matrix
+            (cells, groups) of masses of at least 0, such as :func:`scgde.data.kernel_groups` makes. Groups are named by
+            the columns of a DataFrame, else by ``.uns[membership_key]["names"]``, else "0", "1", …. Cells whose row is
+            0 belong to no group. There is no embedding per cell; ``labels`` and ``split_key`` are refused (see
+            :meth:`update_labels`). Groups that share cells are held out together, or not at all.
         use_rep
             What to read of a cell: a key of ``.obsm``, or "X". Without ``use_rep`` and ``layer``: X if it has at most
             50 variables, else ``.obsm["X_pca"]``, else a PCA of X that the model fits on the training groups and keeps.
@@ -184,7 +191,8 @@ class GDE(LabelModel):
         min_cells
             Smallest group that is accepted.
         drop_ungrouped
-            Whether to leave out cells that have no value in ``groupby``; else they are an error.
+            Whether to leave out cells that have no value in ``groupby``; else they are an error. With
+            ``membership_key`` they are left out in any case.
         **kwargs
             ``source_registry``, which scvi-tools passes when it loads a model.
 
@@ -359,7 +367,7 @@ class GDE(LabelModel):
             writes nothing. With ``adata``, the ``groups`` have a column ``p_value``: small where a group lies far from
             those of training (conformal: at least as large as a uniform number where a group is like them).
         write_obsm
-            Whether to write one row per cell to ``.obsm``.
+            Whether to write one row per cell to ``.obsm``; overlapping groups have none.
 
         Returns
         -------
@@ -383,6 +391,7 @@ class GDE(LabelModel):
         if key_added is not None:
             settings, p_value = self._settings(), p_values(self.fitted_, z) if new else None
             columns = {"n_effective": n_effective, "p_value": p_value}
+            write_obsm &= self.setup.membership_key is None
             write_embedding(adata, key_added, z, obs, settings, se=se, write_obsm=write_obsm, **columns)
         frame = embedding_frame(z, obs.index.index)
         return frame if se is None else (frame, embedding_frame(se, obs.index.index))
@@ -396,8 +405,14 @@ class GDE(LabelModel):
             Other data; by default the training data.
         batch_size
             Cells in memory at a time.
+
+        Raises
+        ------
+        ValueError
+            For overlapping groups: a cell may have several.
         """
         self._check_trained()
+        self._check_disjoint("get_latent_representation")
         adata, obs = self._read(adata)
         return per_cell(self._encode(adata, obs, None, batch_size).z.cpu().numpy(), obs.index.codes)
 
@@ -432,7 +447,7 @@ class GDE(LabelModel):
         self._check_trained()
         adata, obs = self._read(adata)
         z = self._encode(adata, obs, None, batch_size).z.cpu().numpy()
-        table = constant_columns(adata.obs, obs.index.codes, len(obs.index)).assign(n_cells=obs.index.counts)
+        table = constant_columns(adata.obs, obs.index).assign(n_cells=obs.index.counts)
         names = [" | ".join(map(str, n)) if isinstance(n, tuple) else str(n) for n in obs.index.names]
         frame = embedding_frame(z, pd.Index(names))
         groups = AnnData(z, obs=table.set_axis(frame.index), var=pd.DataFrame(index=frame.columns))

@@ -88,6 +88,15 @@ class GroupModel(BaseModelClass):
         """Pairs of groups to train on, where the model is trained on pairs."""
         return None
 
+    def _check_disjoint(self, name: str) -> None:
+        """Raise where groups may overlap: what is asked for is one thing per cell."""
+        if self.setup.membership_key is not None:
+            msg = (
+                f"{name} gives one result per cell, and with membership_key={self.setup.membership_key!r} a cell may "
+                "be in several groups. Use the embedding of the groups, model.get_group_embedding()."
+            )
+            raise ValueError(msg)
+
     def _check_trained(self) -> None:
         if not self.is_trained_:
             msg = "The model is not trained. Call model.train() first."
@@ -106,4 +115,5 @@ class GroupModel(BaseModelClass):
             place[positions] = np.arange(len(positions))
             codes, n_groups = place[codes], len(positions)
         x = self.representation.read(adata)
-        return encode_groups(self.module, x, codes, n_groups, weight=obs.weight, batch_size=size)
+        cells = obs.index.rows
+        return encode_groups(self.module, x, codes, n_groups, weight=obs.weight, cells=cells, batch_size=size)

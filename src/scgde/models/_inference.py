@@ -50,6 +50,7 @@ def encode_groups(
     n_groups: int,
     *,
     weight: np.ndarray | None = None,
+    cells: np.ndarray | None = None,
     batch_size: int | None = None,
 ) -> GroupEncoding:
     """Embed groups from all of their cells, one pass over the cells per pooling level.
@@ -66,10 +67,12 @@ def encode_groups(
         Number of groups.
     weight
         (n_cells,) masses of the cells.
+    cells
+        Where groups overlap, the row of ``x`` that each entry of ``codes`` and ``weight`` is about.
     batch_size
         Cells per chunk: the memory needed is that of one chunk, whatever the size of a group.
     """
-    rows = GroupedRows.from_codes(codes, n_groups, weight)
+    rows = GroupedRows.from_codes(codes, n_groups, weight, cells=cells)
 
     def blocks() -> Iterator[Block]:
         return rows.blocks(module, x, cells_at_a_time(batch_size, module.device))
@@ -77,9 +80,9 @@ def encode_groups(
     # Sums in float64: an embedding must not depend on the order of the cells, not even in its last digits.
     statistics = module.statistics
     sums = torch.zeros(n_groups, *statistics.sums_shape, dtype=torch.float64)
-    for cells, mass, group in blocks():
-        shared = statistics.responsibilities(cells).cpu().double() * mass[..., None]
-        add_by_group(sums, group, shared.transpose(1, 2) @ statistics.monomials(cells.cpu().double()))
+    for each, mass, group in blocks():
+        shared = statistics.responsibilities(each).cpu().double() * mass[..., None]
+        add_by_group(sums, group, shared.transpose(1, 2) @ statistics.monomials(each.cpu().double()))
     statistics = statistics.cpu() if module.device.type == "mps" else statistics
     mixtures = statistics.mixtures(sums.to(next(statistics.buffers()).device))
     coordinates = statistics.coordinates(mixtures).cpu()

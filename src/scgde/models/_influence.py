@@ -190,6 +190,7 @@ def dispersion(
     n_groups: int,
     *,
     weight: np.ndarray | None = None,
+    cells: np.ndarray | None = None,
     counts: bool = False,
     batch_size: int | None = None,
     diagonal: bool = False,
@@ -204,7 +205,7 @@ def dispersion(
 
     Parameters
     ----------
-    module, x, codes, n_groups, weight, batch_size
+    module, x, codes, n_groups, weight, cells, batch_size
         As in :func:`scgde.models._inference.encode_groups`.
     counts
         Whether the weights are numbers of equal cells, which were drawn one by one.
@@ -219,7 +220,7 @@ def dispersion(
     -----
     Source: Hampel (1974); Fishman, Gowri et al. 2025, theorem 2.
     """
-    rows = GroupedRows.from_codes(codes, n_groups, weight, counts=counts)
+    rows = GroupedRows.from_codes(codes, n_groups, weight, counts=counts, cells=cells)
     parts, dfs = [], []
     for start in range(0, n_groups, MAX_GROUPS):
         some = rows.select(start, min(start + MAX_GROUPS, n_groups))

@@ -67,7 +67,9 @@ def covariances(
     place = np.full(len(obs.index) + 1, -1)
     place[positions] = np.arange(len(positions))
     x, codes = model.representation.read(adata), place[obs.index.codes]
-    covariance = dispersion(model.module, x, codes, len(positions), weight=obs.weight, batch_size=size).covariance
+    covariance = dispersion(
+        model.module, x, codes, len(positions), weight=obs.weight, cells=obs.index.rows, batch_size=size
+    ).covariance
     unknown = np.isnan(covariance).any(axis=(1, 2))
     usual = covariance[~unknown].mean(axis=0) if (~unknown).any() else 0.0
     covariance[unknown] = usual

@@ -141,6 +141,12 @@ class LabelModel(UncertaintyModel):
         self._check_trained()
         setup = self.setup
         if isinstance(data, AnnData):
+            if setup.membership_key is not None:
+                msg = (
+                    f"Overlapping groups (membership_key={setup.membership_key!r}) have no labels in adata.obs. Pass a "
+                    "table with one row per group, indexed by the names of the groups."
+                )
+                raise ValueError(msg)
             cells, setup = data, setup if labels is None else replace(setup, labels=labels)
         elif isinstance(data, pd.DataFrame):
             cells, setup = adata, replace(setup, labels=list(data.columns) if labels is None else labels)

@@ -10,7 +10,7 @@ import pandas as pd
 from anndata import AnnData, ImplicitModificationWarning
 
 from scgde._constants import EMBEDDING, GROUPS, PREDICTIONS, SETTINGS, STANDARD_ERRORS
-from scgde.data import GroupedObs, Representation
+from scgde.data import GroupedObs, GroupIndex, Representation
 from scgde.data._genes import GeneSpace
 from scgde.uncertainty import MIN_CELLS
 
@@ -125,13 +125,13 @@ def repeated_obs(table: pd.DataFrame, names: list[str], n_cells: int) -> pd.Data
     )
 
 
-def constant_columns(frame: pd.DataFrame, codes: np.ndarray, n_groups: int) -> pd.DataFrame:
+def constant_columns(frame: pd.DataFrame, index: GroupIndex) -> pd.DataFrame:
     """One row per group with the columns of obs that have one value within each group, missing values aside."""
-    grouped = frame[codes >= 0].groupby(codes[codes >= 0])
-    keep = {}
+    codes, n_groups, keep = index.codes[index.codes >= 0], len(index), {}
+    rows = np.flatnonzero(index.codes >= 0) if index.rows is None else index.rows
     for column in frame.columns:
-        values = frame[column][codes >= 0]
-        pairs = pd.DataFrame({"code": codes[codes >= 0], "value": values.to_numpy()}).dropna().drop_duplicates()
+        values = frame[column].iloc[rows]
+        pairs = pd.DataFrame({"code": codes, "value": values.to_numpy()}).dropna().drop_duplicates()
         if not pairs["code"].duplicated().any():
-            keep[column] = grouped[column].first().reindex(range(n_groups))
+            keep[column] = values.groupby(codes).first().reindex(range(n_groups))
     return pd.DataFrame(keep, index=range(n_groups))

@@ -97,8 +97,9 @@ class TDE(ForecastModel):
     def setup_anndata(
         cls,
         adata: AnnData,
-        groupby: str | list[str],
+        groupby: str | list[str] | None = None,
         *,
+        membership_key: str | None = None,
         time_key: str | None = None,
         use_rep: str | None = None,
         layer: str | None = None,
@@ -121,8 +122,9 @@ class TDE(ForecastModel):
         time_key
             Column of ``.obs`` with the time: numbers, text that holds numbers, or an ordered categorical. A population
             is then a group at a time, and its key ends with the time.
-        use_rep, layer, labels, batch_key, weight_key, split_key, min_cells, drop_ungrouped
-            As in :meth:`GDE.setup_anndata`. A split is one of whole groups, all of their times included.
+        membership_key, use_rep, layer, labels, batch_key, weight_key, split_key, min_cells, drop_ungrouped
+            As in :meth:`GDE.setup_anndata`; ``membership_key`` goes without ``time_key``. A split is one of whole
+            groups, all of their times included.
         **kwargs
             ``source_registry``, which scvi-tools passes when it loads a model.
 
@@ -274,7 +276,7 @@ class TDE(ForecastModel):
 def _without_orphans(obs: GroupedObs) -> GroupedObs:
     """The same as if the cells of units that are seen at one time only belonged to no group."""
     kept = np.flatnonzero(np.bincount(obs.unit)[obs.unit] > 1)
-    if not len(kept):
+    if not len(kept) or obs.time is None:
         msg = "orphans=False leaves no group: none is seen at two times. It needs time_key=."
         raise ValueError(msg)
     place = np.full(len(obs.index) + 1, -1)

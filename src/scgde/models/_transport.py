@@ -107,7 +107,8 @@ class TransportModel(CellModel):
         Returns
         -------
         AnnData with ``.obs`` of the sources' cells and columns ``source`` and ``target``; a trajectory has a row per
-        cell and position, with the position in column ``t`` and the cell's name in ``cell``.
+        cell and position, with the position in column ``t`` and the cell's name in ``cell``. All cells of an
+        overlapping group move; a column named ``membership_key`` holds the mass of each.
 
         Raises
         ------
@@ -182,10 +183,16 @@ class TransportModel(CellModel):
         order = np.argsort(groups.index.codes, kind="stable")
         bounds = np.searchsorted(groups.index.codes[order], np.arange(len(groups.index) + 1))
         parts = [order[bounds[i] : bounds[i + 1]] for i in positions]
-        pair, rows = np.repeat(np.arange(len(parts)), [len(part) for part in parts]), np.concatenate(parts)
-        batches = self._batch_codes(groups)
+        pair, entries = np.repeat(np.arange(len(parts)), [len(part) for part in parts]), np.concatenate(parts)
+        batches, rows = self._batch_codes(groups), entries
+        if groups.index.rows is not None:
+            rows = groups.index.rows[entries]
+        obs = data.obs.iloc[rows]
+        if groups.index.rows is not None:
+            mass = 1.0 if groups.weight is None else groups.weight[entries]
+            obs = obs.assign(**{groups.index.table.columns[0]: mass})
         x = self.representation.read(data)[rows]
-        return Moving(x, data.obs.iloc[rows], pair, None if batches is None else batches[rows], rows)
+        return Moving(x, obs, pair, None if batches is None else batches[entries], rows)
 
     def _move(
         self,
@@ -228,7 +235,10 @@ class TransportModel(CellModel):
         ends = {name: np.array(each.names, dtype=object)[cells.pair] for name, each in ((SOURCE, start), (TARGET, end))}
         obs = cells.obs.assign(**ends)
         if cells.rows is not None and len(np.unique(cells.rows)) < len(cells.rows):
-            obs.index = [f"{name}-{target}" for name, target in zip(obs.index, ends[TARGET], strict=True)]
+            # A cell goes to several targets, or comes from several groups that share it.
+            for name in (TARGET, SOURCE):
+                if not obs.index.is_unique:
+                    obs.index = [f"{cell}-{end}" for cell, end in zip(obs.index, ends[name], strict=True)]
         if t is not None:
             names = obs.index
             obs = pd.concat([obs.assign(**{PATH_TIME: value, "cell": names}) for value in t])

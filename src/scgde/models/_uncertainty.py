@@ -94,7 +94,7 @@ class UncertaintyModel(TransportModel):
             Other data; by default the training data.
         """
         _, obs = self._read(adata)
-        rows = GroupedRows.from_codes(obs.index.codes, len(obs.index), obs.weight)
+        rows = GroupedRows.from_codes(obs.index.codes, len(obs.index), obs.weight, cells=obs.index.rows)
         return pd.Series(rows.n_effective, index=obs.index.index, name="n_effective")
 
     def _dispersion(
@@ -120,6 +120,7 @@ class UncertaintyModel(TransportModel):
             own[codes],
             len(unique),
             weight=obs.weight,
+            cells=obs.index.rows,
             batch_size=batch_size,
             diagonal=diagonal,
             entries=entries,
@@ -134,6 +135,20 @@ class UncertaintyModel(TransportModel):
             )
             warnings.warn(message, UserWarning, stacklevel=3)
         return found.select(place)
+
+    def _check_independent(self, first: list[Any], second: list[Any], adata: AnnData | None) -> None:
+        """Raise where two groups of a pair share cells."""
+        if self.setup.membership_key is None:
+            return
+        index = self._read(adata)[1].index
+        for a, b in zip(index.positions(first), index.positions(second), strict=True):
+            n_shared = len(np.intersect1d(index.cells_of(a), index.cells_of(b)))
+            if n_shared:
+                msg = (
+                    f"Groups {index.names[a]!r} and {index.names[b]!r} share {n_shared:,} cells, and the test takes "
+                    "groups as drawn independently. Compare groups that share none."
+                )
+                raise ValueError(msg)
 
     def _estimates(
         self, groups: Any, adata: AnnData | None, batch_size: int | None, n_leading: int

@@ -82,6 +82,7 @@ def attribute_cells(
     from scgde.models._influence import MAX_GROUPS, Influence
 
     model._check_trained()
+    model._check_disjoint("attribute_cells")
     weights = _score_weights(model, label, outcome)
     adata, obs = model._read(adata)
     x, found = model.representation.read(adata), np.full(adata.n_obs, np.nan)

@@ -57,7 +57,8 @@ def compare(
     KeyError
         For unknown groups, with near matches.
     ValueError
-        For lists of different lengths, or a number of components that makes no sense.
+        For lists of different lengths, a number of components that makes no sense, and overlapping groups that share
+        cells: their embeddings are not independent.
 
     Examples
     --------
@@ -72,6 +73,7 @@ def compare(
     if not 1 <= n_components <= n_latent:
         msg = f"n_components={n_components}: expected 1 to n_latent={n_latent}."
         raise ValueError(msg)
+    model._check_independent(ends[0], ends[1], adata)
     keys = [*ends[0], *ends[1]]
     z, found = model._estimates(keys, adata, batch_size, n_components)
     covariance, n, df = found.covariance, found.n_effective, found.contrast_df
