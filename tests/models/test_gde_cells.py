@@ -45,6 +45,15 @@ def test_seed_of_the_draws(model):
     assert not np.isin(other, one).any()
 
 
+def test_steps_of_the_sampler(model):
+    expected = model.sample("donor_1", 300).X
+    np.testing.assert_array_equal(model.sample("donor_1", 300, n_steps=model.module.generator.n_steps).X, expected)
+    few, many = (np.abs(model.sample("donor_1", 300, n_steps=n).X - expected).max() for n in (1, 16))
+    assert 0 < many < few
+    with pytest.raises(ValueError, match="n_steps=0: expected at least 1"):
+        model.sample("donor_1", 3, n_steps=0)
+
+
 def test_groups_do_not_share_noise(model):
     z = model.get_group_embedding(key_added=None)
     twice = model.sample(pd.concat([z[:1], z[:1]]), 50).X
@@ -171,12 +180,14 @@ def test_generator_that_cannot_be_inverted(make_adata, make_model, monkeypatch):
         def loss(self, *args):
             return self.net.loss(*args)
 
-        def sample(self, *args):
+        def sample(self, *args, n_steps=None):
             return self.net.sample(*args)
 
     monkeypatch.setitem(GENERATORS, "one_way", OneWay)
     model = make_model(make_adata(), options={"generator": "one_way"})
     assert model.sample("donor_1", 3).n_obs == 3
+    with pytest.raises(ValueError, match="n_steps=4, but the generator 'one_way' takes no steps"):
+        model.sample("donor_1", 3, n_steps=4)
     with pytest.raises(TypeError, match=r"'one_way' cannot be inverted. Train with one of \['flow'"):
         model.transport("donor_1", "donor_2")
 

@@ -85,6 +85,7 @@ class CellModel(GroupModel):
         space: str = "rep",
         batch: Any = None,
         trust: float | None = None,
+        n_steps: int | None = None,
         seed: int = 0,
         batch_size: int | None = None,
         progress: bool = False,
@@ -112,6 +113,9 @@ class CellModel(GroupModel):
             Weight of what was learned beyond the statistics, from 0 to 1. By default 1 for training groups and
             embeddings; for other groups n / (n + 100) with n training groups, or 1 where the model knows batches: what
             a few groups teach suits others less.
+        n_steps
+            Steps of the sampler, where the generator takes any; by default the number that it was built with. The
+            network is evaluated twice per step of the flow, and once per step of the diffusion.
         seed
             Seed of the draws.
         batch_size
@@ -128,11 +132,13 @@ class CellModel(GroupModel):
         KeyError
             For unknown groups or batches, with near matches.
         ValueError
-            For gene space where the loadings are not known, and for a weight outside [0, 1].
+            For gene space where the loadings are not known, for a weight outside [0, 1], and for ``n_steps`` of a
+            generator that takes none.
         """
         self._check_generates()
         self._check_batch(batch)
         check_trust(trust)
+        self._check_steps(n_steps)
         check_least("n_cells", n_cells, 1)
         data = self.adata if adata is None else adata
         self._check_space(space, data)
@@ -146,6 +152,7 @@ class CellModel(GroupModel):
             batch=codes,
             trust=self._trust_in(population, groups, adata, trust),
             seed=seed,
+            n_steps=n_steps,
             batch_size=batch_size,
             progress=progress,
         )
@@ -255,6 +262,14 @@ class CellModel(GroupModel):
         if self.options["method"] != "composition":
             msg = f"method={self.options['method']!r} moves cells and generates none. Train with method='composition'."
             raise TypeError(msg)
+
+    def _check_steps(self, n_steps: int | None) -> None:
+        if n_steps is None:
+            return
+        check_least("n_steps", n_steps, 1)
+        if self.module.generator.n_steps is None:
+            msg = f"n_steps={n_steps}, but the generator {self.options['generator']!r} takes no steps. Leave it out."
+            raise ValueError(msg)
 
     def _check_space(self, space: str, data: AnnData | None) -> None:
         if space not in SPACES:

@@ -102,6 +102,7 @@ def generate(
     trust: Tensor | None = None,
     seed: int,
     same_noise: bool = False,
+    n_steps: int | None = None,
     batch_size: int | None = None,
     progress: bool = False,
 ) -> np.ndarray:
@@ -125,6 +126,8 @@ def generate(
         Seed of the draws.
     same_noise
         Whether all groups start from the same noise, so that cell j of one group corresponds to cell j of another.
+    n_steps
+        Steps of the sampler; None is the generator's own number.
     batch_size
         Cells in memory at a time.
     progress
@@ -146,7 +149,7 @@ def generate(
         of = group[job]
         part = replace(condition[of], batch=None if batch is None else batch[job])
         random = CounterRandom(seed, 0, block[job] + (0 if same_noise else of * GROUP_STRIDE))
-        parts.append(module.restore(generator.sample(latent[of], width, part, random)).cpu())
+        parts.append(module.restore(generator.sample(latent[of], width, part, random, n_steps=n_steps)).cpu())
     return torch.cat(parts).view(len(z), n_blocks * width, -1)[:, :n_cells].numpy()
 
 

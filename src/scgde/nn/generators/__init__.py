@@ -1,10 +1,11 @@
 """Generators: the distribution of cells given an embedding."""
 
 from scgde.nn.generators._base import Condition, Generator, InvertibleGenerator
+from scgde.nn.generators._diffusion import Diffusion
 from scgde.nn.generators._drift import Drift
 from scgde.nn.generators._flow import Flow
 
 #: Generators by name. Every entry is found by the contract tests.
-GENERATORS: dict[str, type[Generator]] = {"flow": Flow}
+GENERATORS: dict[str, type[Generator]] = {"flow": Flow, "diffusion": Diffusion}
 
-__all__ = ["GENERATORS", "Condition", "Drift", "Flow", "Generator", "InvertibleGenerator"]
+__all__ = ["GENERATORS", "Condition", "Diffusion", "Drift", "Flow", "Generator", "InvertibleGenerator"]

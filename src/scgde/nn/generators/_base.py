@@ -51,6 +51,9 @@ class Generator(nn.Module):
         Number of batches; 0 where cells have none.
     """
 
+    #: Steps to a cell, or None where there are no steps to choose: one evaluation of the network.
+    n_steps: int | None = None
+
     #: Whether :meth:`encode` and :meth:`decode` exist: then any group can be transported to any other.
     invertible = False
 
@@ -76,8 +79,24 @@ class Generator(nn.Module):
         """
         raise NotImplementedError
 
-    def sample(self, z: Tensor, n: int, condition: Condition, random: CounterRandom) -> Tensor:
-        """Draw ``n`` cells of each group, (groups, n, features)."""
+    def sample(
+        self, z: Tensor, n: int, condition: Condition, random: CounterRandom, *, n_steps: int | None = None
+    ) -> Tensor:
+        """Draw ``n`` cells of each group, (groups, n, features).
+
+        Parameters
+        ----------
+        z
+            (groups, n_latent).
+        n
+            Cells per group.
+        condition
+            The groups' statistics and the cells' batches.
+        random
+            Source of noise.
+        n_steps
+            Steps, where the generator takes any; None is :attr:`n_steps`.
+        """
         raise NotImplementedError
 
 
@@ -90,11 +109,13 @@ class InvertibleGenerator(Generator):
         """Noise codes of cells, in the shape of ``x``: standard normal where the model fits."""
         raise NotImplementedError
 
-    def decode(self, noise: Tensor, z: Tensor, condition: Condition) -> Tensor:
+    def decode(self, noise: Tensor, z: Tensor, condition: Condition, *, n_steps: int | None = None) -> Tensor:
         """Cells of noise codes, the inverse of :meth:`encode`."""
         raise NotImplementedError
 
-    def sample(self, z: Tensor, n: int, condition: Condition, random: CounterRandom) -> Tensor:
+    def sample(
+        self, z: Tensor, n: int, condition: Condition, random: CounterRandom, *, n_steps: int | None = None
+    ) -> Tensor:
         noise = random.normal("noise", n * self.n_features).view(len(z), n, self.n_features)
         with torch.no_grad():
-            return self.decode(noise, z, condition)
+            return self.decode(noise, z, condition, n_steps=n_steps)

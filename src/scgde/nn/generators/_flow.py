@@ -45,6 +45,10 @@ class Flow(InvertibleGenerator):
     Lipman et al., "Flow matching for generative modeling" (2023), with independent pairing of noise and cells.
     """
 
+    n_steps: int
+    #: What integrates the velocity, a function of :mod:`scgde.nn.ode`.
+    solver = staticmethod(integrate)
+
     def __init__(
         self,
         n_features: int,
@@ -77,7 +81,7 @@ class Flow(InvertibleGenerator):
         # One time per stratum of [0, 1] and group; cell j of a group gets stratum j mod times. The strata are turned by
         # a random angle: where a group has fewer cells than slots, the slots in use are always the same ones.
         u = random.uniform("time", times + 1)
-        t = ((torch.arange(times, device=x.device) + u[:, 1:]) / times + u[:, :1]) % 1
+        t = self._time(((torch.arange(times, device=x.device) + u[:, 1:]) / times + u[:, :1]) % 1)
 
         def deal(cell_values: Tensor) -> Tensor:
             return cell_values.unflatten(1, (-1, times)).transpose(1, 2).flatten(0, 1)
@@ -90,9 +94,17 @@ class Flow(InvertibleGenerator):
         block = Condition(condition.mixtures[index], condition.measured[index], batch)
         xt = torch.lerp(x0, x1, t[:, None, None])
         drift, residual, scale = self._parts(xt, t, z[index], block)
-        error = (x1 - x0 - drift - scale * residual).square().mean(-1)
+        error = self._loss_weight(t)[:, None] * (x1 - x0 - drift - scale * residual).square().mean(-1)
         error = error.view(groups, times, -1).transpose(1, 2).flatten(1)
         return (weight * error).sum(1) / weight.sum(1).clamp_min(1e-12)
+
+    def _time(self, u: Tensor) -> Tensor:
+        """Times to train on, of uniform numbers."""
+        return u
+
+    def _loss_weight(self, t: Tensor) -> Tensor:
+        """What the squared error of a velocity counts at these times."""
+        return torch.ones_like(t)
 
     def _parts(self, x: Tensor, t: Tensor, z: Tensor, condition: Condition) -> tuple[Tensor, Tensor, Tensor]:
         drift, whitened, scale = Drift(condition.mixtures)(x, t)
@@ -107,14 +119,16 @@ class Flow(InvertibleGenerator):
         learned = scale * residual
         return drift + (learned if condition.trust is None else condition.trust[:, None, None] * learned)
 
-    def _integrate(self, x: Tensor, z: Tensor, condition: Condition, start: float, stop: float) -> Tensor:
+    def _integrate(
+        self, x: Tensor, z: Tensor, condition: Condition, start: float, stop: float, n_steps: int | None = None
+    ) -> Tensor:
         def velocity(x: Tensor, t: float) -> Tensor:
             return self.velocity(x, torch.full((len(x),), t, device=x.device), z, condition)
 
-        return integrate(velocity, x, start, stop, self.n_steps)
+        return type(self).solver(velocity, x, start, stop, n_steps or self.n_steps)
 
     def encode(self, x: Tensor, z: Tensor, condition: Condition) -> Tensor:
         return self._integrate(x, z, condition, 1.0, 0.0)
 
-    def decode(self, noise: Tensor, z: Tensor, condition: Condition) -> Tensor:
-        return self._integrate(noise, z, condition, 0.0, 1.0)
+    def decode(self, noise: Tensor, z: Tensor, condition: Condition, *, n_steps: int | None = None) -> Tensor:
+        return self._integrate(noise, z, condition, 0.0, 1.0, n_steps)
