@@ -14,6 +14,9 @@ from scgde._constants import KEY
 from scgde._validation import check_anndata, unknown_key
 from scgde.data import Setup, chosen_representation, setup_fields
 from scgde.models import _fitting
+from scgde.models._blocks import GroupedRows
+from scgde.models._cells import check_least
+from scgde.models._distances import LATENT, cell_distances, check_metric
 from scgde.models._labels import LabelModel
 from scgde.models._module import GDEModule
 from scgde.models._novelty import p_values
@@ -416,19 +419,53 @@ class GDE(LabelModel):
         adata, obs = self._read(adata)
         return per_cell(self._encode(adata, obs, None, batch_size).z.cpu().numpy(), obs.index.codes)
 
-    def group_distances(self, adata: AnnData | None = None, *, batch_size: int | None = None) -> pd.DataFrame:
-        """Euclidean distances between the embeddings of groups, (n_groups, n_groups).
+    def group_distances(
+        self,
+        adata: AnnData | None = None,
+        *,
+        metric: str = LATENT,
+        max_cells: int = 500,
+        seed: int = 0,
+        batch_size: int | None = None,
+        progress: bool = False,
+    ) -> pd.DataFrame:
+        """Distances between groups, (n_groups, n_groups): of their embeddings, or of their cells.
 
         Parameters
         ----------
         adata
             Other data; by default the training data.
+        metric
+            "latent" for the Euclidean distance of embeddings, which approximates the (not squared) Wasserstein
+            distance; else a name in :data:`scgde.metrics.METRICS`, computed on the cells as the model reads them, pair
+            by pair: "w2" and "sliced" (both squared), "energy", ….
+        max_cells
+            Cells, drawn once, that stand for a group of more, or for one whose cells have unequal weights.
+        seed
+            Seed of that draw.
         batch_size
-            Cells in memory at a time.
+            Cells in memory at a time, for embeddings.
+        progress
+            Whether to show a progress bar over pairs.
+
+        Raises
+        ------
+        ValueError
+            For an unknown metric, and ``max_cells`` below 1.
         """
-        z = self.get_group_embedding(adata, batch_size=batch_size, key_added=None)
-        tensor = torch.tensor(z.to_numpy(), dtype=torch.float64)
-        return pd.DataFrame(torch.cdist(tensor, tensor).numpy(), index=z.index, columns=z.index)
+        check_metric(metric)
+        check_least("max_cells", max_cells, 1)
+        if metric == LATENT:
+            z = self.get_group_embedding(adata, batch_size=batch_size, key_added=None)
+            tensor = torch.tensor(z.to_numpy(), dtype=torch.float64)
+            return pd.DataFrame(torch.cdist(tensor, tensor).numpy(), index=z.index, columns=z.index)
+        self._check_trained()
+        adata, obs = self._read(adata)
+        rows = GroupedRows.from_codes(obs.index.codes, len(obs.index), obs.weight)
+        distances = cell_distances(
+            self.representation.read(adata), rows, metric, max_cells=max_cells, seed=seed, progress=progress
+        )
+        return pd.DataFrame(distances, index=obs.index.index, columns=obs.index.index)
 
     def to_group_adata(self, adata: AnnData | None = None, *, batch_size: int | None = None) -> AnnData:
         """AnnData with one row per group, for scanpy and other tools.

@@ -1,0 +1,57 @@
+"""Distances between the cells of groups."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from scgde._validation import unknown_key
+from scgde.metrics import METRICS, pairwise
+from scgde.models._blocks import GroupedRows
+
+#: The distance between embeddings; the other names are those of :data:`scgde.metrics.METRICS`.
+LATENT = "latent"
+
+
+def check_metric(metric: str) -> None:
+    """Refuse names that are no metric."""
+    if metric not in (LATENT, *METRICS):
+        raise ValueError(unknown_key(metric, [LATENT, *METRICS], "the metrics (metric=)").args[0])
+
+
+def cell_distances(
+    x: np.ndarray, rows: GroupedRows, metric: str, *, max_cells: int, seed: int, progress: bool
+) -> np.ndarray:
+    """(groups, groups) distances between the cells of groups, one pair at a time.
+
+    Parameters
+    ----------
+    x
+        (n_cells, features) cells.
+    rows
+        The cells of each group and their masses.
+    metric
+        A name in :data:`scgde.metrics.METRICS`.
+    max_cells
+        Cells that stand for a group of more, or for one whose cells have unequal masses.
+    seed
+        Seed of the choice of these cells.
+    progress
+        Whether to show a progress bar over pairs.
+    """
+    chosen = [_representatives(rows.select(g, g + 1), max_cells, seed, g) for g in range(len(rows))]
+    return pairwise([np.asarray(x[part]) for part in chosen], metric=metric, progress=progress)
+
+
+def _representatives(group: GroupedRows, max_cells: int, seed: int, number: int) -> np.ndarray:
+    """Rows of cells that stand for a group: all, or a systematic draw by their masses."""
+    order, mass = group.order[group.mass > 0], group.mass[group.mass > 0]
+    equal = np.allclose(mass, mass[0], rtol=1e-6)
+    if equal and len(order) <= max_cells:
+        return order
+    rng = np.random.default_rng([seed, number])
+    shuffled = rng.permutation(len(order))
+    if equal:
+        return order[np.sort(shuffled[:max_cells])]
+    levels = (rng.random() + np.arange(max_cells)) / max_cells
+    place = np.searchsorted(np.cumsum(mass[shuffled]), levels * mass.sum())
+    return order[shuffled[np.minimum(place, len(order) - 1)]]
