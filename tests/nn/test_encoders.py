@@ -18,6 +18,12 @@ OTHERS = [name for name in sorted(ENCODERS) if name not in NEURAL]
 CASES = [*OTHERS, *(f"{name}-{pooling}" for name in NEURAL for pooling in sorted(POOLINGS))]
 
 
+#: Largest error of an entry of the code, in units of its standard deviation between groups: of what users get, whose
+#: groups' sums are float64, and of the forward pass in training, all of it float32. There a mean of 30 to 210 hidden
+#: features of order 1 is off by some 1e-8, and codes of networks that are not trained differ by .002 only: up to 1.6e-5.
+BAR, TRAINING_BAR = 1e-5, 5e-5
+
+
 @pytest.fixture(params=CASES)
 def name(request):
     return request.param
@@ -42,8 +48,18 @@ def measure(device):
     return x.to(device), (weight / weight.sum(1, keepdim=True)).to(device)
 
 
-def close(a, b):
-    torch.testing.assert_close(a, b, atol=2e-5, rtol=1e-4)
+def streamed(encoder, x, weight):
+    """The code as users get it: the sums of a group are float64."""
+    return encoder.stream(lambda: [Block(x, weight, torch.arange(len(x), device=x.device))], len(x))
+
+
+def same(encoder, measures, others):
+    """Codes of the same measures, written differently, are equal to within :data:`BAR` for users, and in training."""
+    with torch.no_grad():
+        sd = streamed(encoder, *measures).std(0)
+        for code, bar in ((streamed, BAR), (Encoder.forward, TRAINING_BAR)):
+            difference = (code(encoder, *others) - code(encoder, *measures)).cpu().double().abs()
+            assert (difference <= bar * sd).all()
 
 
 def test_shape_and_dtype(encoder, measure):
@@ -58,13 +74,13 @@ def test_shape_and_dtype(encoder, measure):
 def test_order_of_cells_does_not_matter(encoder, measure):
     x, weight = measure
     order = torch.randperm(30, device=x.device)
-    close(encoder(x[:, order], weight[:, order]), encoder(x, weight))
+    same(encoder, measure, (x[:, order], weight[:, order]))
 
 
 @pytest.mark.parametrize("k", [2, 3, 7])
 def test_duplicating_every_cell_changes_nothing(encoder, measure, k):
     x, weight = measure
-    close(encoder(x.repeat(1, k, 1), weight.repeat(1, k) / k), encoder(x, weight))
+    same(encoder, measure, (x.repeat(1, k, 1), weight.repeat(1, k) / k))
 
 
 def test_integer_weights_are_repeated_cells(encoder, measure):
@@ -72,18 +88,22 @@ def test_integer_weights_are_repeated_cells(encoder, measure):
     counts = torch.randint(1, 5, (30,), device=x.device)
     repeated = x.repeat_interleave(counts, dim=1)
     n = repeated.shape[1]
-    close(encoder(x, (counts / n).expand(4, -1)), encoder(repeated, torch.full((4, n), 1 / n, device=x.device)))
+    same(encoder, (x, (counts / n).expand(4, -1)), (repeated, torch.full((4, n), 1 / n, device=x.device)))
 
 
 def test_cells_of_weight_zero_have_no_effect(encoder, measure):
     x, weight = measure
     padding = 100 * torch.randn(4, 9, N_FEATURES, device=x.device)
-    close(encoder(torch.cat([padding, x], 1), torch.nn.functional.pad(weight, (9, 0))), encoder(x, weight))
+    same(encoder, measure, (torch.cat([padding, x], 1), torch.nn.functional.pad(weight, (9, 0))))
 
 
 def test_groups_do_not_see_each_other(encoder, measure):
     x, weight = measure
-    close(torch.cat([encoder(x[i : i + 1], weight[i : i + 1]) for i in range(4)]), encoder(x, weight))
+    with torch.no_grad():
+        sd = streamed(encoder, x, weight).std(0)
+        for code, bar in ((streamed, BAR), (Encoder.forward, TRAINING_BAR)):
+            alone = torch.cat([code(encoder, x[i : i + 1], weight[i : i + 1]) for i in range(4)])
+            assert ((alone - code(encoder, x, weight)).cpu().double().abs() <= bar * sd).all()
 
 
 def test_a_group_of_one_cell_is_finite(encoder, measure):
@@ -116,7 +136,11 @@ def test_streaming_is_the_forward_pass(encoder, device):
     groups = [torch.randn(n, N_FEATURES, device=device) + i for i, n in enumerate(sizes)]
     masses = [torch.rand(n, device=device) + 0.1 for n in sizes]
     masses = [mass / mass.sum() for mass in masses]
-    expected = torch.cat([encoder(x[None], mass[None]) for x, mass in zip(groups, masses, strict=True)])
+    with torch.no_grad():
+        expected, exact = (
+            torch.cat([code(encoder, x[None], mass[None]) for x, mass in zip(groups, masses, strict=True)])
+            for code in (Encoder.forward, streamed)
+        )
     for size in (50, 1000):
         # Two blocks at a time, padded to the same length by far cells without mass.
         parts = [
@@ -134,7 +158,9 @@ def test_streaming_is_the_forward_pass(encoder, device):
 
         with torch.no_grad():
             code = encoder.stream(blocks, 4)
-        close(code.to(expected), expected.detach())
+        sd = exact.std(0)
+        assert ((code - exact).abs() <= BAR * sd).all()
+        assert ((code - expected.cpu().double()).abs() <= TRAINING_BAR * sd).all()
 
 
 def test_gradient_reaches_every_parameter(encoder, measure):
