@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.collections import PatchCollection
+from matplotlib.legend import Legend
 
 from scgde import pl
 
@@ -171,3 +172,21 @@ def test_bad_data(make_groups):
         pl.embedding(pd.DataFrame(np.eye(3)), color="disease")
     with pytest.raises(ValueError, match="at least 5 groups"):
         pl.embedding(make_groups(4), method="umap")
+
+
+def test_groups_of_few_cells_are_open_circles(make_groups, assert_inside):
+    adata = make_groups(6, se=True)
+    z = pl.embedding(adata, color="disease").collections[-1].get_offsets()
+    adata.uns["gde"]["groups"]["few_cells"] = adata.uns["gde"]["groups"]["n_effective"] < 30
+    ax = pl.embedding(adata, color="disease")
+    # A white dot lies on the marker, and leaves a ring of its colour.
+    ring, dots = ax.collections[-2:]
+    np.testing.assert_allclose(dots.get_offsets(), z[:1])
+    np.testing.assert_array_equal(dots.get_facecolors(), [[1, 1, 1, 1]])
+    assert 0 < dots.get_sizes()[0] < ring.get_sizes()[0]
+    assert dots.get_zorder() > ring.get_zorder()
+    entries = [[text.get_text() for text in each.get_texts()] for each in ax.figure.findobj(Legend)]
+    assert ["< 30 cells"] in entries
+    assert ["critical", "healthy", "mild"] in entries
+    assert_inside(ax.figure)
+    assert not pl.embedding(adata, legend=False).figure.findobj(Legend)

@@ -12,8 +12,12 @@ import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.collections import PatchCollection
+from matplotlib.legend import Legend
+from matplotlib.lines import Line2D
 from matplotlib.patches import Ellipse
 from scipy.stats import chi2
+
+from scgde.uncertainty import MIN_CELLS
 
 from ._color import Colors, explain, scatter, uniform
 from ._groups import group_colors, group_names, groupby_columns
@@ -26,12 +30,13 @@ _MANY = 25
 
 @dataclass(frozen=True)
 class _Groups:
-    """What is drawn: embedding (n_groups, n_latent), its standard errors, group names, names of the dimensions."""
+    """What is drawn: embedding (n_groups, n_latent), standard errors, names of groups and dimensions, small groups."""
 
     z: np.ndarray
     se: np.ndarray | None
     names: list[str]
     dimensions: Sequence[object]
+    few_cells: np.ndarray
 
 
 def embedding(
@@ -58,7 +63,8 @@ def embedding(
     data
         AnnData with an embedding in ``.uns[key]``, or a DataFrame of embeddings (n_groups, n_latent).
     key
-        Key of ``.uns`` of the embedding.
+        Key of ``.uns`` of the embedding. Groups that are marked there as ``few_cells`` are drawn as open circles:
+        normal theory, and so the ellipse, is not claimed for them.
     color
         A column of ``.uns[key]["groups"]``, a column of ``.obs`` that is constant within each group, or one value per
         group: a Series is matched by group name, anything else by position. Groups without a value are light grey.
@@ -107,6 +113,8 @@ def embedding(
         if error is not None and groups.se is not None and axes is not None:
             _ellipses(ax, xy, groups.se, axes, colors)
         scatter(ax, xy, colors, size=size)
+        if groups.few_cells.any():
+            _open(ax, xy[groups.few_cells], size, legend=legend)
         ax.set(xlabel=labels[0], ylabel=labels[1])
         ax.margins(0.1 if n <= _MANY else 0.04)
         if axes is None:
@@ -129,8 +137,10 @@ def _read(data: AnnData | pd.DataFrame, key: str, se: pd.DataFrame | np.ndarray 
         names = group_names(stored["groups"][groupby_columns(stored)])
         dimensions: Sequence[object] = [f"z{i + 1}" for i in range(z.shape[1])]
         se = stored.get("se") if se is None else se
+        few = np.asarray(stored["groups"].get("few_cells", np.zeros(len(z))), dtype=bool)
     elif isinstance(data, pd.DataFrame):
         z, names, dimensions = data.to_numpy(dtype=float), group_names(data.index), list(data.columns)
+        few = np.zeros(len(z), dtype=bool)
     else:
         msg = f"Expected an AnnData with an embedding or a DataFrame of embeddings, but got {type(data).__name__}."
         raise TypeError(msg)
@@ -142,7 +152,17 @@ def _read(data: AnnData | pd.DataFrame, key: str, se: pd.DataFrame | np.ndarray 
         bad = [name for name, row in zip(names, z, strict=True) if not np.isfinite(row).all()]
         msg = f"Expected finite embeddings of at least one group, but got shape {z.shape}, not finite for {bad[:5]}."
         raise ValueError(msg)
-    return _Groups(z, errors, names, dimensions)
+    return _Groups(z, errors, names, dimensions, few)
+
+
+def _open(ax: Axes, xy: np.ndarray, size: float, *, legend: bool) -> None:
+    """Make the markers at ``xy`` open, with an entry in a legend of its own."""
+    ax.scatter(*xy.T, s=0.4 * size, c="white", linewidths=0, rasterized=len(xy) > 1000, zorder=4)
+    if legend:
+        marker = Line2D(
+            [], [], linestyle="none", marker="o", markersize=4, markerfacecolor="white", markeredgecolor="0.25"
+        )
+        ax.add_artist(Legend(ax, [marker], [f"< {MIN_CELLS} cells"], loc="best", handletextpad=0.2, handlelength=1.2))
 
 
 def _ellipses(ax: Axes, xy: np.ndarray, se: np.ndarray, axes: np.ndarray, colors: Colors) -> None:
