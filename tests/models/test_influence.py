@@ -165,7 +165,7 @@ def test_intervals_hold_the_embedding(model):
 
 
 def test_symmetric_roots_have_derivatives_where_eigenvalues_are_equal():
-    from scgde.nn.statistics import symmetric_root
+    from scgde.nn.mixtures import symmetric_root
 
     covariance = 4 * torch.eye(3, dtype=torch.float64)[None]
     covariance.requires_grad_()

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from scgde.nn.statistics import MAX_FULL_COVARIANCE, Mixtures
+from scgde.nn.mixtures import Mixtures
+from scgde.nn.statistics import MAX_FULL_COVARIANCE
 
 DEVICES = ["cpu"]
 if torch.cuda.is_available():

@@ -5,7 +5,7 @@ import torch
 
 from scgde.nn._shared_mixture import fit_shared_mixture
 from scgde.nn.displacement import displaced, displacement, is_affine
-from scgde.nn.statistics import Mixtures
+from scgde.nn.mixtures import Mixtures
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import scipy.stats
 import torch
 
 from scgde.nn.generators import Drift
+from scgde.nn.mixtures import Mixtures, symmetric_root
 from scgde.nn.ode import integrate
-from scgde.nn.statistics import Mixtures, symmetric_root
 
 F64 = torch.float64
 FULL, DIAGONAL = 3, 8

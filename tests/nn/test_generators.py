@@ -35,7 +35,7 @@ def task(make_mixtures):
 
     def make(n_features=3, n_groups=N_GROUPS, n_cells=N_CELLS, n_batch=N_BATCH, device="cpu"):
         mixtures = make_mixtures(n_groups, 3, n_features)
-        mixtures = type(mixtures)(*(getattr(mixtures, f.name).to(device) for f in dataclasses.fields(mixtures)))
+        mixtures = mixtures.to(device)
         weight = torch.rand(n_groups, n_cells) + 0.1
         batch = torch.randint(0, n_batch, (n_groups, n_cells)).to(device) if n_batch else None
         condition = Condition(mixtures, (torch.arange(n_groups) % 2).float().to(device), batch)

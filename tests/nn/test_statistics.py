@@ -7,7 +7,8 @@ import pytest
 import scipy.stats
 import torch
 
-from scgde.nn.statistics import Mixtures, MixtureStatistics, positive_part, symmetric_root
+from scgde.nn.mixtures import Mixtures, positive_part, symmetric_root
+from scgde.nn.statistics import MixtureStatistics
 
 F64 = torch.float64
 FULL, DIAGONAL = 3, 8
@@ -74,10 +75,12 @@ def test_sums_add_up_over_parts(fitted, n_features):
     weight = torch.rand(24, 40, dtype=F64)
     parts = statistics.sums(x[:, :13], weight[:, :13]) + statistics.sums(x[:, 13:], weight[:, 13:])
     whole = statistics.sums(x, weight)
-    assert whole.shape[1:] == statistics.sums_shape
+    assert whole.shape[1:] == (statistics.n_sums,)
     close(parts, whole)
-    close(whole[..., 0].sum(1), weight.sum(1))
-    close(whole[..., 1 : 1 + n_features].sum(1), (weight[..., None] * x).sum(1))
+    close(torch.einsum("gn,gns->gs", weight, statistics.terms(x)), whole)
+    moments = whole[:, : statistics.n_sums - statistics.n_pairs].unflatten(1, (3, -1)).sum(1)
+    close(moments[:, 0], weight.sum(1))
+    close(moments[:, 1 : 1 + n_features], (weight[..., None] * x).sum(1))
 
 
 @both_kinds
@@ -275,3 +278,62 @@ def test_roots():
 def test_diagonal_log_density_of_a_standard_normal():
     standard = Mixtures(torch.ones(1, 1), torch.zeros(1, 1, 7), torch.ones(1, 1, 7))
     assert float(standard.log_prob(torch.zeros(1, 1, 7))) == pytest.approx(-3.5 * math.log(2 * math.pi), rel=1e-6)
+
+
+# --- blocks ----------------------------------------------------------------------------------------------------------
+
+
+def test_correlations_are_the_covariance_within_components(fitted):
+    """By explicit loops over groups and components."""
+    statistics, x = fitted(DIAGONAL)
+    own, share = statistics.mixtures(sums_of(statistics, x)), statistics.responsibilities(x)
+    i, j = statistics.pairs(x)
+    for g in (0, 7):
+        within = torch.zeros(DIAGONAL, DIAGONAL, dtype=F64)
+        for k in range(3):
+            centred = x[g] - own.mean[g, k]
+            within += (share[g, :, k, None] * centred).T @ centred / x.shape[1]
+        close(own.cross[g], within[i, j])
+
+
+def test_small_correlations_are_distances_between_roots():
+    statistics = MixtureStatistics(DIAGONAL, 1).double()
+    variance = torch.rand(DIAGONAL, dtype=F64) + 0.5
+    statistics.pooled_within.copy_(variance[None])
+    root = torch.diag(variance.sqrt())
+    small = 1e-4 * torch.randn(DIAGONAL, DIAGONAL, dtype=F64)
+    small = small + small.T - 2 * torch.diag(small.diagonal())
+    i, j = statistics.pairs(small)
+    ones = torch.ones(2, 1, dtype=F64)
+    mixtures = Mixtures(
+        ones, torch.zeros(2, 1, DIAGONAL), root.diagonal().expand(2, 1, -1), torch.stack([0 * small, small])[:, i, j]
+    )
+    vector = statistics.all_statistics(mixtures)
+    expected = (symmetric_root(root @ root + small) - root).norm()
+    assert float((vector[1] - vector[0]).norm()) == pytest.approx(float(expected), rel=1e-3)
+
+
+@both_kinds
+def test_basis_keeps_weights_and_does_not_mix_blocks(fitted, n_features):
+    statistics, x = fitted(n_features, max_coordinates=18)
+    own = statistics.mixtures(sums_of(statistics, x))
+    z = statistics.coordinates(own)
+    close(statistics.basis @ statistics.basis.T, torch.eye(len(z[0])), 1e-5)
+    blocks = statistics.blocks(z)
+    close(blocks["weights"], own.weight.log(), 1e-5)
+    assert ("correlations" in blocks) == (not statistics.full)
+
+
+@both_kinds
+def test_moments_of_a_full_embedding_are_those_of_the_mixture(fitted, n_features):
+    statistics, x = fitted(n_features)
+    x = torch.cat([x + 0.3 * torch.randn(1, *x.shape[1:], dtype=F64) for _ in range(12)])
+    own = statistics.mixtures(sums_of(statistics, x))
+    statistics.fit_basis(own, 1000)
+    statistics.double()
+    mean, sd = statistics.blocks(statistics.coordinates(own))["moments"].chunk(2, dim=1)
+    units = statistics.feature_scale
+    close(mean, torch.einsum("gk,gkd->gd", own.weight, own.mean) * units, 1e-3)
+    second = torch.diagonal(own.root @ own.root, dim1=2, dim2=3) if statistics.full else own.root.square()
+    second = torch.einsum("gk,gkd->gd", own.weight, second + own.mean.square()) * units.square()
+    close(sd, (second - mean.square()).sqrt(), 2e-3)

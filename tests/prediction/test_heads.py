@@ -62,3 +62,29 @@ def test_inner_folds_keep_units_whole():
     assert splits
     for train, test in splits:
         assert not set(unit[train]) & set(unit[test])
+
+
+@pytest.mark.parametrize("kind", ["categorical", "numeric"])
+def test_a_head_per_block_finds_the_block_that_tells(kind: str) -> None:
+    """Few informative features among many without meaning, which are larger."""
+    rng = np.random.default_rng(0)
+    y = np.repeat([0.0, 1.0], 40)
+    told, noise = rng.normal(size=(80, 2)) + 1.5 * y[:, None], 10 * rng.normal(size=(80, 60))
+    x, train = np.hstack([noise, told]), np.arange(80) % 2 == 0
+
+    def error(sizes):
+        head = fit_head(x[train], y[train], np.arange(40), kind, 0, sizes)
+        predicted = head(x[~train])
+        assert len(predicted) == 40
+        predicted = predicted[:, 1] if kind == "categorical" else predicted
+        return np.square(predicted - y[~train]).mean()
+
+    assert error([60, 2]) < 0.9 * error(None)
+
+
+def test_one_block_is_the_plain_head() -> None:
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(30, 4)), np.arange(30) % 3.0
+    plain, one = (fit_head(x, y, np.arange(30), "categorical", 0, sizes)(x) for sizes in (None, [4]))
+    np.testing.assert_array_equal(plain, one)
+    np.testing.assert_allclose(plain.sum(1), 1)

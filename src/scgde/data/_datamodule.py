@@ -128,7 +128,7 @@ class _Steps(Dataset):
         x, weight, _ = self.cells.gather(group, encode, share)
         x_score, weight_score, batch = self.cells.gather(group[:n_scored], score[:n_scored], share_score[:n_scored])
         sums = self.fold_sums[group]
-        left_out = sums[torch.arange(len(group)), fold.clamp_min(0)] * (fold >= 0)[:, None, None].to(sums.device)
+        left_out = sums[torch.arange(len(group)), fold.clamp_min(0)] * (fold >= 0)[:, None].to(sums.device)
         labels = None if self.labels is None else self.labels[group]
         return GroupBatch(group, sums.sum(1) - left_out, x, weight, x_score, weight_score, batch, step, pairs, labels)
 
@@ -171,7 +171,7 @@ def training_counts(counts: Tensor, validation_groups: Tensor) -> Tensor:
 
 
 def fold_sums(cells: GroupedCells, counts: Tensor, statistics: MixtureStatistics, chunk_size: int = 4096) -> Tensor:
-    """Sums of the statistics over each fold of each group's training cells, (n_groups, folds, components, moments).
+    """Sums of the statistics over each fold of each group's training cells, (n_groups, folds, n_sums).
 
     Parameters
     ----------
@@ -189,11 +189,11 @@ def fold_sums(cells: GroupedCells, counts: Tensor, statistics: MixtureStatistics
     n_folds = counts.clamp(max=N_FOLDS)[group]
     segment = group * N_FOLDS + ((position + 1) * n_folds - 1) // counts[group]
     index = cells.offsets[group] + position
-    total = torch.zeros(len(counts) * N_FOLDS, *statistics.sums_shape)
+    total = torch.zeros(len(counts) * N_FOLDS, statistics.n_sums)
     for rows, target in zip(index.split(chunk_size), segment.split(chunk_size), strict=True):
         weight = torch.ones(len(rows)) if cells.weight is None else cells.weight[rows]
-        total.index_add_(0, target, statistics.sums(cells.features(rows)[:, None], weight[:, None]))
-    return total.view(len(counts), N_FOLDS, *statistics.sums_shape)
+        total.index_add_(0, target, weight[:, None] * statistics.terms(cells.features(rows)))
+    return total.view(len(counts), N_FOLDS, statistics.n_sums)
 
 
 class GroupDataModule(LightningDataModule):
@@ -204,7 +204,7 @@ class GroupDataModule(LightningDataModule):
     cells
         All cells, standardised.
     fold_sums
-        (n_groups, folds, components, moments), from :func:`fold_sums`.
+        (n_groups, folds, n_sums), from :func:`fold_sums`.
     train_groups, validation_groups
         Positions of groups.
     batch_size, cells_per_group, scored_per_group, seed

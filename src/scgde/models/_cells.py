@@ -18,7 +18,7 @@ from scgde.models._fitting import split_groups
 from scgde.models._group_model import GroupModel
 from scgde.models._inference import generate
 from scgde.models._results import cells_anndata, repeated_obs
-from scgde.nn.statistics import Mixtures
+from scgde.nn.mixtures import Mixtures
 
 #: What this many training groups teach counts half in other groups: a few teach their own peculiarities.
 HALF_TRUST = 100

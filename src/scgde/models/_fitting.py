@@ -29,6 +29,9 @@ MAX_EPOCHS, MIN_STEPS_PER_EPOCH = 15, 50
 #: Options of a model that its module is built from.
 MODULE_OPTIONS = ("encoder", "generator", "encoder_kwargs", "generator_kwargs", "seed", "method")
 
+#: Share of an embedding that is learned code, at least.
+CODE_SHARE = 0.25
+
 #: Groups are held out by default where there are at least this many.
 MIN_GROUPS_TO_HOLD_OUT = 30
 
@@ -97,13 +100,14 @@ def build_module(
     standard = _standardized(cells, shift, scale)
     sums = fold_sums(standard, counts, statistics).sum(1)[train]
     statistics.fit_pooled(sums)
-    statistics.fit_basis(statistics.mixtures(sums), options["n_latent"] - max(1, options["n_latent"] // 4))
+    statistics.fit_basis(statistics.mixtures(sums), options["n_latent"] - max(1, int(options["n_latent"] * CODE_SHARE)))
     n_coordinates = len(statistics.basis)
     module.build(
         n_features=cells.x.shape[1],
         n_components=statistics.n_components,
         n_coordinates=n_coordinates,
         n_code=options["n_latent"] - n_coordinates,
+        n_crossed=statistics.n_crossed,
         n_batch=n_batch,
         heads=heads,
         statistics=statistics,

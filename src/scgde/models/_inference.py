@@ -17,7 +17,7 @@ from scgde.nn._random import GROUP_STRIDE, CounterRandom
 from scgde.nn.encoders import Block
 from scgde.nn.encoders._base import add_by_group
 from scgde.nn.generators import Generator, InvertibleGenerator
-from scgde.nn.statistics import Mixtures
+from scgde.nn.mixtures import Mixtures
 from scgde.nn.transport import PairTransport
 
 #: Cells that share one key of the noise generator.
@@ -79,15 +79,14 @@ def encode_groups(
 
     # Sums in float64: an embedding must not depend on the order of the cells, not even in its last digits.
     statistics = module.statistics
-    sums = torch.zeros(n_groups, *statistics.sums_shape, dtype=torch.float64)
+    sums = torch.zeros(n_groups, statistics.n_sums, dtype=torch.float64)
     for each, mass, group in blocks():
-        shared = statistics.responsibilities(each).cpu().double() * mass[..., None]
-        add_by_group(sums, group, shared.transpose(1, 2) @ statistics.monomials(each.cpu().double()))
+        add_by_group(sums, group, statistics.sums(each, mass))
     statistics = statistics.cpu() if module.device.type == "mps" else statistics
     mixtures = statistics.mixtures(sums.to(next(statistics.buffers()).device))
     coordinates = statistics.coordinates(mixtures).cpu()
     statistics.to(module.device)
-    measured = Mixtures(*(value.float().to(module.device) for value in (mixtures.weight, mixtures.mean, mixtures.root)))
+    measured = mixtures.to(torch.float32).to(module.device)
     return GroupEncoding(module, coordinates, module.encoder.stream(blocks, n_groups), measured)
 
 

@@ -83,9 +83,9 @@ class Influence:
         self.entries = range(n_latent)[entries]
         self._encodes = self.entries.stop > module.n_coordinates
         with torch.no_grad():
-            self._sums = torch.zeros(len(rows), *module.statistics.sums_shape, dtype=torch.float64)
+            self._sums = torch.zeros(len(rows), module.statistics.n_sums, dtype=torch.float64)
             for cells, mass, group in self.blocks():
-                self._sums.index_add_(0, group, _weighted_sums(module.statistics, cells, mass))
+                self._sums.index_add_(0, group, module.statistics.sums(cells, mass))
         self._by_sums = _coordinate_derivatives(module.statistics, self._sums, self.entries.stop)
         if self._encodes:
             with torch.no_grad():
@@ -99,10 +99,7 @@ class Influence:
     @torch.no_grad()
     def of(self, x: Tensor, group: Tensor) -> Tensor:
         """Influence of standardised cells (blocks, cells, features) on their groups, (blocks, cells, entries)."""
-        statistics = self.module.statistics
-        shares, monomials = statistics.responsibilities(x), statistics.monomials(x)
-        terms = (shares[..., :, None] * monomials[..., None, :]).flatten(-2)
-        deviation = terms - self._sums[group].flatten(1).to(x)[:, None]
+        deviation = self.module.statistics.terms(x) - self._sums[group].to(x)[:, None]
         coordinates = deviation @ self._by_sums[group].to(x).transpose(1, 2)
         if not self._encodes:
             return coordinates[..., self.entries.start :]
@@ -165,14 +162,8 @@ class Influence:
         return torch.minimum(each, n - 1).clamp_min(1).numpy(), joint, contrast
 
 
-def _weighted_sums(statistics: MixtureStatistics, x: Tensor, mass: Tensor) -> Tensor:
-    """Sums that statistics are made of, (blocks, components, monomials), in float64 on the CPU."""
-    shared = statistics.responsibilities(x).cpu().double() * mass[..., None]
-    return shared.transpose(1, 2) @ statistics.monomials(x.cpu().double())
-
-
 def _coordinate_derivatives(statistics: MixtureStatistics, sums: Tensor, n_coordinates: int) -> Tensor:
-    """Derivatives of the leading coordinates by the sums, (groups, coordinates, components * monomials)."""
+    """Derivatives of the leading coordinates by the sums, (groups, coordinates, n_sums)."""
     device = statistics.weight.device
     exact = statistics.cpu() if device.type != "cpu" else statistics
     with torch.enable_grad():
@@ -180,7 +171,7 @@ def _coordinate_derivatives(statistics: MixtureStatistics, sums: Tensor, n_coord
         coordinates = exact.coordinates(exact.mixtures(sums))[:, :n_coordinates]
         rows = [torch.autograd.grad(each.sum(), sums, retain_graph=True)[0] for each in coordinates.unbind(1)]
     statistics.to(device)
-    return torch.stack(rows, dim=1).flatten(2)
+    return torch.stack(rows, dim=1)
 
 
 def dispersion(

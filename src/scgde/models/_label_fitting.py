@@ -105,7 +105,9 @@ def fit_labels(
         train = np.isin(used, split["train"])
         judge = ~train | np.isin(used, _judges(obs, split["train"], model.options["seed"]))
         covariance = covariances(model, adata, obs, used[measured], None)
-        base = LabelledGroups(z, covariance, place, np.zeros(len(used)), obs.unit[used], train, judge)
+        base = LabelledGroups(
+            z, covariance, place, np.zeros(len(used)), obs.unit[used], train, judge, model.module.blocks
+        )
     return {label.name: _fit_label(model, label, y[label.name][used], base, obstacles[label.name]) for label in labels}
 
 

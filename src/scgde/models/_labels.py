@@ -42,9 +42,11 @@ class LabelModel(UncertaintyModel):
     ) -> pd.DataFrame:
         """Predict an attribute of groups, known or not.
 
-        Predictions are linear in the embedding and averaged over its uncertainty (its covariance, from the number and
-        spread of a group's cells); their law is fitted to labelled groups whose label was not seen when the linear map
-        was fitted (cross-fitting), so that probabilities mean what they say.
+        Predictions are linear in the embedding and in what can be read from it (mixture weights, mean and spread of all
+        cells, correlations; each block has a map of its own, and those that predict better count more). They are
+        averaged over the uncertainty of the embedding (its covariance, from the number and spread of a group's cells);
+        their law is fitted to labelled groups whose label was not seen when the map was fitted (cross-fitting), so that
+        probabilities mean what they say.
 
         Parameters
         ----------
@@ -89,7 +91,8 @@ class LabelModel(UncertaintyModel):
         parts = []
         for start in range(0, len(z), CHUNK):
             some = np.arange(start, min(start + CHUNK, len(z)))
-            parts.append(predicted(fitted, z[some], covariances(self, adata, obs, some, batch_size)))
+            covariance = covariances(self, adata, obs, some, batch_size)
+            parts.append(predicted(fitted, z[some], covariance, self.module.blocks))
         frame = pd.DataFrame(pd.concat(parts).to_numpy(), index=obs.index.index, columns=parts[0].columns)
         p_value = p_values(self.fitted_, z) if new else None
         if p_value is not None:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from scgde.nn.encoders import ENCODERS, Encoder
 from scgde.nn.generators import GENERATORS, Condition, Generator
 from scgde.nn.heads import Heads
-from scgde.nn.statistics import Mixtures, MixtureStatistics
+from scgde.nn.mixtures import Mixtures
+from scgde.nn.statistics import MixtureStatistics
 from scgde.nn.transport import TRANSPORTS, PairTransport
 
 #: Total variance of the code in an embedding, relative to that of the statistics. The statistics carry the geometry.
@@ -54,6 +55,7 @@ class GDEModule(nn.Module):
         method: str = "composition",
         heads: list[dict[str, Any]] | None = None,
         statistics: MixtureStatistics | None = None,
+        n_crossed: int = 0,
     ) -> None:
         """Make the parts. Initial weights are a function of ``seed`` alone.
 
@@ -73,6 +75,8 @@ class GDEModule(nn.Module):
             For each label that is trained on, what its head is built from.
         statistics
             Fitted statistics; without, empty ones for a saved state to fill.
+        n_crossed
+            Number of features whose correlations the statistics have; none in models saved before there were any.
         """
         self.spec = {name: value for name, value in locals().items() if name not in {"self", "statistics", "__class__"}}
         with torch.random.fork_rng(devices=[]):
@@ -83,7 +87,7 @@ class GDEModule(nn.Module):
             self.generator = kind(n_features, n_latent, n_batch, **generator_kwargs)
             self.heads = Heads(n_latent, heads or [])
         if statistics is None:
-            statistics = MixtureStatistics(n_features, n_components, n_coordinates)
+            statistics = MixtureStatistics(n_features, n_components, n_coordinates, n_crossed)
         self.statistics = statistics
         self.register_buffer("shift", torch.zeros(n_features))
         self.register_buffer("scale", torch.ones(n_features))
@@ -130,6 +134,11 @@ class GDEModule(nn.Module):
     def read_back(self, z: Tensor) -> Mixtures:
         """The statistics that an embedding stands for."""
         return self.statistics.read_back(z[:, : self.n_coordinates])
+
+    def blocks(self, z: Tensor) -> list[Tensor]:
+        """Features that predictions read, each (groups, n): embeddings, and :meth:`MixtureStatistics.blocks`."""
+        blocks = self.statistics.blocks(z[:, : self.n_coordinates].float().to(self.device))
+        return [z, *(block.to(z) for block in blocks.values())]
 
     def condition(
         self, z: Tensor, mixtures: Mixtures | None = None, batch: Tensor | None = None, trust: Tensor | None = None

@@ -23,7 +23,7 @@ from scgde.data import GroupBatch, GroupDataModule
 from scgde.models._module import GDEModule
 from scgde.nn._random import GROUP_STRIDE, CounterRandom
 from scgde.nn.generators import Condition, Generator
-from scgde.nn.statistics import Mixtures
+from scgde.nn.mixtures import Mixtures
 
 #: Noise and times drawn per held-out cell at each validation.
 VALIDATION_DRAWS = 4

@@ -10,7 +10,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
-from scgde.nn.statistics import MixtureStatistics, symmetric_root
+from scgde.nn.mixtures import symmetric_root
+from scgde.nn.statistics import MixtureStatistics
 
 #: Candidates for the number of components and for the prior mass.
 COMPONENTS = (1, 5, 10, 20)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from scgde.nn.statistics import Mixtures, MixtureStatistics, symmetric_root
+from scgde.nn.mixtures import Mixtures, symmetric_root
+from scgde.nn.statistics import MixtureStatistics
 from scgde.nn.transport import gaussian_map
 
 

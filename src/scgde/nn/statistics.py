@@ -7,58 +7,18 @@ the proportional duplication of cells, and asymptotically normal.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from scgde.nn.mixtures import Mixtures, positive_part, symmetric_root
+
 #: With at most this many features covariances are full; above, they are diagonal.
 MAX_FULL_COVARIANCE = 6
 
-
-@dataclass(frozen=True)
-class Mixtures:
-    """A batch of Gaussian mixtures, one per group.
-
-    Parameters
-    ----------
-    weight
-        (groups, components), sums to 1.
-    mean
-        (groups, components, features).
-    root
-        Square root of the covariance: standard deviations (groups, components, features), or the symmetric roots
-        (groups, components, features, features).
-    """
-
-    weight: Tensor
-    mean: Tensor
-    root: Tensor
-
-    @property
-    def full(self) -> bool:
-        """Whether covariances are full matrices."""
-        return self.root.ndim == 4
-
-    def __getitem__(self, index) -> Mixtures:
-        return Mixtures(self.weight[index], self.mean[index], self.root[index])
-
-    def covariance(self) -> Tensor:
-        """Variances, or covariance matrices, in the shape of ``root``."""
-        return self.root @ self.root if self.full else self.root.square()
-
-    def log_prob(self, x: Tensor) -> Tensor:
-        """Log density of cells, (groups, cells), of ``x`` (groups, cells, features)."""
-        covariance = self.covariance()
-        difference = x[:, :, None] - self.mean[:, None]
-        if self.full:
-            precision, log_det = covariance.inverse(), covariance.logdet()
-            distance = torch.einsum("gnki,gkij,gnkj->gnk", difference, precision, difference)
-        else:
-            distance = (difference.square() / covariance[:, None]).sum(-1)
-            log_det = covariance.log().sum(-1)
-        log_prob = -0.5 * (distance + log_det[:, None] + x.shape[-1] * math.log(2 * math.pi))
-        return torch.logsumexp(log_prob + self.weight.log()[:, None], dim=-1)
+#: Where covariances are diagonal, so many leading features enter the correlations within components, and so many
+#: principal components of these enter an embedding.
+MAX_CROSSED, MAX_CORRELATIONS = 20, 16
 
 
 class MixtureStatistics(nn.Module):
@@ -75,6 +35,7 @@ class MixtureStatistics(nn.Module):
 
     where m_k is the mean of the group's part in component k and S_k its second moment around mean_k; P_k, M_k and W_k
     are the pooled weight, mean and within-group covariance. The common shift d is not shrunk: all cells measure it.
+    Where covariances are diagonal, sum_k p_k S_k of the leading features is kept as the group's correlations.
 
     Parameters
     ----------
@@ -83,7 +44,10 @@ class MixtureStatistics(nn.Module):
     n_components
         Number of mixture components shared by all groups.
     n_coordinates
-        Number of principal components of the statistics that enter the embedding; :meth:`fit_basis` sets it.
+        Number of coordinates of the statistics in the embedding; :meth:`fit_basis` sets it.
+    n_crossed
+        Number of leading features whose correlations are measured: by default up to :data:`MAX_CROSSED`, and none
+        where covariances are full.
     """
 
     weight: Tensor
@@ -98,10 +62,13 @@ class MixtureStatistics(nn.Module):
     basis: Tensor
     spread: Tensor
 
-    def __init__(self, n_features: int, n_components: int, n_coordinates: int = 0) -> None:
+    def __init__(
+        self, n_features: int, n_components: int, n_coordinates: int = 0, n_crossed: int | None = None
+    ) -> None:
         super().__init__()
         self.n_features, self.n_components = n_features, n_components
         self.full = n_features <= MAX_FULL_COVARIANCE
+        self.n_crossed = (0 if self.full else min(n_features, MAX_CROSSED)) if n_crossed is None else n_crossed
         unit = torch.eye(n_features)[None] if self.full else torch.ones(1, n_features)
         unit = unit.repeat(n_components, *[1] * (unit.ndim - 1))
         self.register_buffer("weight", torch.full((n_components,), 1 / n_components))
@@ -112,6 +79,7 @@ class MixtureStatistics(nn.Module):
         self.register_buffer("pooled_within", unit.clone())
         self.register_buffer("prior_mass", torch.tensor(0.03))
         n_statistics = n_components * (1 + n_features + (self.lower.shape[1] if self.full else n_features))
+        n_statistics += self.n_pairs
         self.register_buffer("feature_scale", torch.ones(n_features))
         self.register_buffer("center", torch.zeros(n_statistics))
         self.register_buffer("basis", torch.zeros(n_coordinates, n_statistics))
@@ -120,7 +88,16 @@ class MixtureStatistics(nn.Module):
     @property
     def lower(self) -> Tensor:
         """Indices of the lower triangle of a covariance root."""
-        return torch.tril_indices(self.n_features, self.n_features)
+        return torch.tril_indices(self.n_features, self.n_features, device=self.weight.device)
+
+    @property
+    def n_pairs(self) -> int:
+        """Number of pairs of features whose correlations are measured."""
+        return self.n_crossed * (self.n_crossed - 1) // 2
+
+    def pairs(self, like: Tensor) -> Tensor:
+        """Indices of these pairs, (2, pairs), on the device of ``like``."""
+        return torch.tril_indices(self.n_crossed, self.n_crossed, -1, device=like.device)
 
     def responsibilities(self, x: Tensor) -> Tensor:
         """Share of each component in each cell under the shared mixture, (..., components)."""
@@ -137,13 +114,13 @@ class MixtureStatistics(nn.Module):
         return logits.softmax(-1).reshape(*x.shape[:-1], self.n_components)
 
     @property
-    def sums_shape(self) -> tuple[int, int]:
-        """Shape of one group's :meth:`sums`."""
+    def n_sums(self) -> int:
+        """Number of :meth:`sums` of a group."""
         second = self.n_features**2 if self.full else self.n_features
-        return self.n_components, 1 + self.n_features + second
+        return self.n_components * (1 + self.n_features + second) + self.n_pairs
 
     def sums(self, x: Tensor, weight: Tensor) -> Tensor:
-        """Weighted sums that all statistics are made of: (groups, components, 1 + features + second moments).
+        """Weighted sums that all statistics are made of, (groups, n_sums), in the dtype and on the device of weights.
 
         Parameters
         ----------
@@ -152,17 +129,28 @@ class MixtureStatistics(nn.Module):
         weight
             (groups, cells); sums of parts of a group add up.
         """
-        shared = self.responsibilities(x) * weight[..., None]
-        return torch.einsum("gnk,gnp->gkp", shared, self.monomials(x))
+        shares = self.responsibilities(x).to(weight) * weight[..., None]
+        x = x.to(weight)
+        parts = shares.transpose(1, 2) @ self._monomials(x)
+        leading = x[..., : self.n_crossed]
+        crossed = (leading * weight[..., None]).transpose(1, 2) @ leading
+        i, j = self.pairs(x)
+        return torch.cat([parts.flatten(1), crossed[:, i, j]], dim=-1)
 
-    def monomials(self, x: Tensor) -> Tensor:
+    def terms(self, x: Tensor) -> Tensor:
+        """What each cell adds to :meth:`sums` for a weight of 1, (..., n_sums)."""
+        parts = self.responsibilities(x)[..., :, None] * self._monomials(x)[..., None, :]
+        i, j = self.pairs(x)
+        return torch.cat([parts.flatten(-2), x[..., i] * x[..., j]], dim=-1)
+
+    def _monomials(self, x: Tensor) -> Tensor:
         """1, the features and their squares or products, (..., 1 + features + second moments)."""
         second = (x[..., :, None] * x[..., None, :]).flatten(-2) if self.full else x.square()
         return torch.cat([torch.ones_like(x[..., :1]), x, second], dim=-1)
 
     def mixtures(self, sums: Tensor) -> Mixtures:
         """The groups' own mixtures from their :meth:`sums` (any total mass)."""
-        mass, first, second = self._split(sums)
+        mass, first, second, product = self._split(sums)
         prior = self.prior_mass.to(sums)
         pooled_mean = self.pooled_mean.to(sums)
         deviation = first - mass * pooled_mean
@@ -174,13 +162,19 @@ class MixtureStatistics(nn.Module):
         else:
             root = (within / (mass + prior)).clamp_min(1e-6).sqrt()
         weight = (mass[..., 0] + prior * self.pooled_weight.to(sums)) / (1 + prior)
-        return Mixtures(weight, mean, root)
+        if not self.n_pairs:
+            return Mixtures(weight, mean, root)
+        i, j = self.pairs(sums)
+        explained = mean[..., i] * first[..., j] + (first - mass * mean)[..., i] * mean[..., j]
+        return Mixtures(weight, mean, root, product - explained.sum(1))
 
-    def _split(self, sums: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Mass (groups, components, 1), first and second moments of the components, for a total mass of 1."""
-        sums = sums / sums[..., 0].sum(-1)[:, None, None]
-        mass, first, second = sums.split([1, self.n_features, sums.shape[-1] - 1 - self.n_features], dim=-1)
-        return mass, first, second.unflatten(-1, (self.n_features, -1)) if self.full else second
+    def _split(self, sums: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Mass (groups, components, 1), first and second moments, and products of pairs, for a total mass of 1."""
+        parts, product = sums.tensor_split([self.n_sums - self.n_pairs], dim=1)
+        parts = parts.unflatten(1, (self.n_components, -1))
+        total = parts[..., 0].sum(1)[:, None]
+        mass, first, second = (parts / total[..., None]).tensor_split([1, 1 + self.n_features], dim=-1)
+        return mass, first, second.unflatten(-1, (self.n_features, -1)) if self.full else second, product / total
 
     def _within(self, mass: Tensor, first: Tensor, second: Tensor, mean: Tensor) -> Tensor:
         """Mass times the second moment around ``mean``."""
@@ -194,7 +188,7 @@ class MixtureStatistics(nn.Module):
 
     def fit_pooled(self, sums: Tensor) -> None:
         """Set the pooled population from the :meth:`sums` of the training groups, which count equally."""
-        mass, first, second = self._split(sums)
+        mass, first, second, _ = self._split(sums)
         pooled_mass = mass.mean(0)
         self.pooled_weight.copy_(pooled_mass[:, 0])
         # A component without any mass (an outlier that is held out, say) stays where the shared mixture has it.
@@ -207,31 +201,38 @@ class MixtureStatistics(nn.Module):
         self.pooled_within.copy_(0.9 * within + 0.1 * shared)
 
     def fit_basis(self, mixtures: Mixtures, max_coordinates: int) -> None:
-        """Set the embedding's coordinates: principal components of the statistics over the training groups.
+        """Set the embedding's coordinates, in three blocks: means and spreads, weights, correlations.
 
-        A few groups span few directions, and a new group differs in others. The covariance of the statistics is
+        Means and spreads enter by their principal components over the training groups, and so do correlations;
+        weights enter as they are, unless they are more than a third of the coordinates.
+
+        A few groups span few directions, and a new group differs in others. The covariance of means and spreads is
         therefore shrunk towards a structured one, in which all components of a group shift (and spread) together along
-        each feature and the weights vary one by one; with n groups the structured part has weight 30 / (30 + n).
+        each feature; with n groups the structured part has weight 30 / (30 + n).
         """
-        vector = self.vectorize(mixtures)
+        vector = self.all_statistics(mixtures)
         self.center.copy_(vector.mean(0))
-        deviation = (vector - self.center).unflatten(1, (self.n_components, -1))
-        share = 30 / (30 + len(deviation))
+        deviation = vector - self.center
+        parts = deviation[:, : deviation.shape[1] - self.n_pairs].unflatten(1, (self.n_components, -1))
+        share = 30 / (30 + len(vector))
         common = self._component_scale(vector)
-        spread = (deviation * common).sum(1).square().mean(0).sqrt()[1:]
-        together = deviation.new_zeros(len(spread), *deviation.shape[1:])
-        index = torch.arange(len(spread))
-        together[index, :, index + 1] = common[:, 0] * spread[:, None]
-        alone = deviation.new_zeros(self.n_components, *deviation.shape[1:])
-        index = torch.arange(self.n_components)
-        alone[index, index, 0] = deviation[..., 0].square().mean(0).sqrt()
-        factors = torch.cat(
-            [math.sqrt((1 - share) / len(vector)) * deviation, math.sqrt(share) * together, math.sqrt(share) * alone]
-        ).flatten(1)
-        _, size, basis = torch.linalg.svd(factors.double(), full_matrices=False)
-        basis = basis[: min(max_coordinates, int((size > 1e-4 * size[0]).sum()))].float()
-        # The sign of a singular vector is arbitrary: its largest entry is made positive, so that results repeat.
-        self.basis = (basis * basis.gather(1, basis.abs().argmax(1, keepdim=True)).sign()).contiguous()
+        spread = (parts[..., 1:] * common).sum(1).square().mean(0).sqrt()
+        together = (common * torch.diag(spread)[:, None]).flatten(1)
+        own = math.sqrt((1 - share) / len(vector)) * parts[..., 1:].flatten(1)
+        n_weights = 0 if self.n_components == 1 else min(self.n_components, max_coordinates // 3)
+        n_correlations = min(MAX_CORRELATIONS, max_coordinates // 6) if self.n_pairs else 0
+        moments = principal_axes(
+            torch.cat([own, math.sqrt(share) * together]), max_coordinates - n_weights - n_correlations
+        )
+        exact = n_weights in (0, self.n_components)
+        weights = torch.eye(self.n_components)[:n_weights] if exact else principal_axes(parts[..., 0], n_weights)
+        correlations = principal_axes(deviation[:, parts[0].numel() :], n_correlations)
+        basis = torch.zeros(len(moments) + len(weights) + len(correlations), vector.shape[1])
+        rows = basis[:, : parts[0].numel()].unflatten(1, (self.n_components, -1))
+        rows[: len(moments), :, 1:] = moments.unflatten(1, (self.n_components, -1))
+        rows[len(moments) : len(moments) + len(weights), :, 0] = weights
+        basis[len(moments) + len(weights) :, parts[0].numel() :] = correlations
+        self.basis = basis
         spread = self.coordinates(mixtures).square().mean(0).sqrt().clamp_min(1e-3)
         # Many groups tell which small differences matter; a few do not, and a network that sees them enlarged to unit
         # spread goes astray in new groups. So with few groups coordinates keep more of their natural scale.
@@ -257,12 +258,47 @@ class MixtureStatistics(nn.Module):
 
     def coordinates(self, mixtures: Mixtures) -> Tensor:
         """Principal coordinates of the statistics at their natural scale, (groups, coordinates)."""
-        vector = self.vectorize(mixtures)
+        vector = self.all_statistics(mixtures)
         return (vector - self.center.to(vector)) @ self.basis.T.to(vector)
 
     def read_back(self, coordinates: Tensor) -> Mixtures:
         """The mixtures that ``coordinates`` stand for: an embedding alone is enough to decode."""
-        return self.devectorize(self.center + coordinates @ self.basis)
+        vector = self.center + coordinates @ self.basis
+        return self.devectorize(vector[:, : vector.shape[1] - self.n_pairs])
+
+    def blocks(self, coordinates: Tensor) -> dict[str, Tensor]:
+        """Parts of what ``coordinates`` say, for heads to read: each is (groups, n), and a smooth function of them.
+
+        Logarithms of the weights, mean and standard deviation of all cells, coordinates of the correlations.
+        """
+        mixtures = self.read_back(coordinates)
+        mean = torch.einsum("gk,gkd->gd", mixtures.weight, mixtures.mean)
+        covariance = mixtures.covariance()
+        variance = covariance.diagonal(dim1=-2, dim2=-1) if mixtures.full else covariance
+        variance = torch.einsum("gk,gkd->gd", mixtures.weight, variance + (mixtures.mean - mean[:, None]).square())
+        crossed = self.basis[:, self.basis.shape[1] - self.n_pairs :].any(1)
+        found = {
+            "weights": mixtures.weight.log(),
+            "moments": torch.cat([mean, variance.sqrt()], dim=-1) * self.feature_scale.repeat(2),
+            "correlations": coordinates[:, crossed],
+        }
+        return {name: block for name, block in found.items() if block.shape[1] > (name == "weights")}
+
+    def all_statistics(self, mixtures: Mixtures) -> Tensor:
+        """The vector of :meth:`vectorize`, and correlations at their natural scale.
+
+        To first order they are the entries of the root of the covariance within components, off its diagonal.
+        """
+        vector = self.vectorize(mixtures)
+        if not self.n_pairs:
+            return vector
+        if mixtures.cross is None:
+            return torch.cat([vector, self.center[vector.shape[1] :].to(vector).expand(len(vector), -1)], dim=1)
+        i, j = self.pairs(vector)
+        units = self.feature_scale.to(vector)
+        root = (self.pooled_weight[:, None] * self.pooled_within).sum(0).sqrt().to(vector) * units
+        scale = math.sqrt(2) * units[i] * units[j] / (root[i] + root[j]).clamp_min(1e-6)
+        return torch.cat([vector, scale * mixtures.cross], dim=1)
 
     def devectorize(self, vector: Tensor) -> Mixtures:
         """The mixtures of a statistics vector; the nearest valid ones where it lies outside their range."""
@@ -297,30 +333,9 @@ class MixtureStatistics(nn.Module):
         return (self.weight[:, None] * (mean - center).square()).sum().sqrt().clamp_min(1e-3)
 
 
-class _SymmetricRoot(torch.autograd.Function):
-    """The derivative of an eigenvector is infinite where eigenvalues are equal; that of the root is not."""
-
-    @staticmethod
-    def forward(ctx, covariance: Tensor) -> Tensor:
-        values, vectors = torch.linalg.eigh(covariance)
-        root = values.clamp_min(1e-6).sqrt()
-        ctx.save_for_backward(root, vectors)
-        return (vectors * root[..., None, :]) @ vectors.transpose(-1, -2)
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
-        # d root solves root (d root) + (d root) root = d covariance: a division in the eigenbasis.
-        root, vectors = ctx.saved_tensors
-        inner = vectors.transpose(-1, -2) @ gradient @ vectors / (root[..., :, None] + root[..., None, :])
-        return vectors @ inner @ vectors.transpose(-1, -2)
-
-
-def symmetric_root(covariance: Tensor) -> Tensor:
-    """Symmetric square root of (..., features, features) covariances."""
-    return _SymmetricRoot.apply(covariance)
-
-
-def positive_part(root: Tensor) -> Tensor:
-    """The nearest symmetric matrix with eigenvalues of at least 1e-3."""
-    values, vectors = torch.linalg.eigh(root)
-    return (vectors * values.clamp_min(1e-3)[..., None, :]) @ vectors.transpose(-1, -2)
+def principal_axes(deviation: Tensor, n: int) -> Tensor:
+    """At most ``n`` principal axes of (rows, statistics), orthonormal, those along which rows differ at all."""
+    _, size, axes = torch.linalg.svd(deviation.double(), full_matrices=False)
+    axes = axes[: min(n, int((size > 1e-4 * size[:1]).sum()))].float()
+    # The sign of a singular vector is arbitrary: its largest entry is made positive, so that results repeat.
+    return axes * axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign() if len(axes) else axes

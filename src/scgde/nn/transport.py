@@ -12,8 +12,8 @@ from scgde.nn._blocks import ConditionalMLP, time_features
 from scgde.nn._random import CounterRandom
 from scgde.nn.couplings import COUPLINGS
 from scgde.nn.generators import Condition
+from scgde.nn.mixtures import Mixtures, symmetric_root
 from scgde.nn.ode import integrate
-from scgde.nn.statistics import Mixtures, symmetric_root
 
 
 def moments(mixtures: Mixtures) -> tuple[Tensor, Tensor]:

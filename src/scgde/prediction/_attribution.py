@@ -12,6 +12,8 @@ from anndata import AnnData
 from scgde._constants import KEY
 from scgde._validation import check_columns, unknown_key
 from scgde.data._genes import gene_space
+from scgde.prediction._heads import LinearMap
+from scgde.prediction._predictor import differentiate
 
 if TYPE_CHECKING:
     from scgde import GDE
@@ -34,9 +36,9 @@ def attribute_cells(
 ) -> pd.Series:
     """Influence of each cell on the score of its group: how the score changes with the weight of the cell.
 
-    The score is linear in the embedding: the log odds of ``outcome`` against the other classes, the rank, or the value.
-    The influence of a cell is the derivative of its group's score in the share of cells that are like it. It is
-    positive for cells that speak for the outcome; its mean over a group is 0.
+    The score is that of :meth:`scgde.GDE.predict`: the log odds of ``outcome`` against the other classes, the rank, or
+    the value. The influence of a cell is the derivative of its group's score in the share of cells that are like it. It
+    is positive for cells that speak for the outcome; its mean over a group is 0.
 
     Parameters
     ----------
@@ -69,8 +71,8 @@ def attribute_cells(
 
     Notes
     -----
-    The influence function of the embedding (Hampel, 1974; Fishman, Gowri et al., 2025, theorem 2), times the score's
-    weights.
+    The influence function of the embedding (Hampel, 1974; Fishman, Gowri et al., 2025, theorem 2), times the derivative
+    of the score by the embedding.
 
     Examples
     --------
@@ -83,15 +85,17 @@ def attribute_cells(
 
     model._check_trained()
     model._check_disjoint("attribute_cells")
-    weights = _score_weights(model, label, outcome)
+    score = Score(model, label, outcome)
     adata, obs = model._read(adata)
     x, found = model.representation.read(adata), np.full(adata.n_obs, np.nan)
     rows, size = GroupedRows.from_codes(obs.index.codes, len(obs.index), obs.weight), batch_size or BATCH_SIZE
+    by_z = score(model._encode(adata, obs, None, batch_size).z.cpu().double().numpy())[1]
     for start in range(0, len(rows), MAX_GROUPS):
         some = rows.select(start, min(start + MAX_GROUPS, len(rows)))
         influence = Influence(model.module, some, x, size)
         for (places, mass, group), block in zip(some.chunks(size), influence.blocks(), strict=True):
-            values = influence.of(block.x, torch.from_numpy(group)).cpu().double().numpy() @ weights
+            values = influence.of(block.x, torch.from_numpy(group)).cpu().double().numpy()
+            values = np.einsum("gnl,gl->gn", values, by_z[start + group])
             found[places[mass > 0]] = values[mass > 0]
     series = pd.Series(found, index=adata.obs_names, name=key_added or "influence")
     if key_added is not None:
@@ -195,11 +199,12 @@ def attribute_genes(
     if space not in SPACES:
         msg = f"space={space!r}: expected one of {SPACES}."
         raise ValueError(msg)
-    weights = _score_weights(model, label, outcome)
+    scores = Score(model, label, outcome)
     z = model.get_group_embedding(adata, key_added=None)
     mean = z.to_numpy(dtype=np.float64).mean(axis=0)
     deviation = z.to_numpy(dtype=np.float64) - mean
-    score = deviation @ weights
+    score = scores(z.to_numpy(dtype=np.float64))[0]
+    score = score - score.mean()
     step = REACH * (deviation.T @ score) / (len(z) * max(float(score.std()), 1e-300))
     ends = pd.DataFrame(mean + np.stack([-step, step]), columns=z.columns, dtype=np.float32)
     # Statistics are read back from the embedding: what is not in it has no direction.
@@ -213,14 +218,32 @@ def attribute_genes(
     return change.iloc[np.argsort(-change.abs().to_numpy(), kind="stable")]
 
 
-def _score_weights(model: GDE, label: str | np.ndarray, outcome: Any) -> np.ndarray:
-    """(n_latent,) weights of the score of one outcome."""
-    if not isinstance(label, str):
-        weights = np.asarray(label, dtype=np.float64)
-        if weights.shape != (model.options["n_latent"],) or not np.isfinite(weights).all():
-            msg = f"The score's weights have shape {weights.shape}: expected ({model.options['n_latent']},), finite."
+class Score:
+    """The score of one outcome as a function of embeddings.
+
+    Parameters
+    ----------
+    model, label, outcome
+        As in :func:`attribute_cells`.
+    """
+
+    def __init__(self, model: GDE, label: str | np.ndarray, outcome: Any) -> None:
+        if isinstance(label, str):
+            self.coef, self.blocks = _coefficients(model, label, outcome), model.module.blocks
+            return
+        self.coef, self.blocks = np.asarray(label, dtype=np.float64), lambda z: [z]
+        if self.coef.shape != (model.options["n_latent"],) or not np.isfinite(self.coef).all():
+            msg = f"The score's weights have shape {self.coef.shape}: expected ({model.options['n_latent']},), finite."
             raise ValueError(msg)
-        return weights
+
+    def __call__(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(groups,) scores of embeddings (groups, latent), but for a constant, and their derivatives by these."""
+        scores, by_z = differentiate(LinearMap(self.coef[:, None], np.zeros(1)), z, self.blocks)
+        return scores[:, 0], by_z[..., 0]
+
+
+def _coefficients(model: GDE, label: str, outcome: Any) -> np.ndarray:
+    """(features,) coefficients of the score of one outcome."""
     fitted = model._fitted_label(label)
     classes = list(fitted["label"]["classes"])
     place = len(classes) - 1

@@ -10,7 +10,8 @@ from sklearn.kernel_approximation import RBFSampler
 from sklearn.metrics.pairwise import euclidean_distances
 
 from scgde.nn._shared_mixture import fit_shared_mixture
-from scgde.nn.statistics import Mixtures, MixtureStatistics
+from scgde.nn.mixtures import Mixtures
+from scgde.nn.statistics import MixtureStatistics
 from scgde.prediction._features import Factory, FoldContext, group_codes, group_means
 
 #: Cells whose distances give the bandwidth of the kernel, and number of random Fourier features.
@@ -159,12 +160,9 @@ def _fit_mixture(train: AnnData, seed: int) -> tuple[np.ndarray, np.ndarray, Mix
 
 
 def _sums(statistics: MixtureStatistics, x: np.ndarray, codes: np.ndarray, n_groups: int) -> torch.Tensor:
-    """What all statistics are made of, (n_groups, n_components, moments)."""
+    """What all statistics are made of, (n_groups, n_sums)."""
 
     def function(part: np.ndarray) -> np.ndarray:
-        cells = torch.from_numpy(part.astype(np.float32))
-        products = torch.einsum("nk,np->nkp", statistics.responsibilities(cells), statistics.monomials(cells))
-        return products.flatten(1).numpy()
+        return statistics.terms(torch.from_numpy(part.astype(np.float32))).numpy()
 
-    sums = group_means(x, codes, n_groups, function)
-    return torch.from_numpy(sums.astype(np.float32)).unflatten(1, statistics.sums_shape)
+    return torch.from_numpy(group_means(x, codes, n_groups, function).astype(np.float32))

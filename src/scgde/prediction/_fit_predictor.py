@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from scgde.prediction._folds import stratified_splits
 from scgde.prediction._heads import INNER_FOLDS, LinearMap
-from scgde.prediction._predictor import PREDICTORS, Predictor, propagate
+from scgde.prediction._predictor import PREDICTORS, Blocks, Predictor, propagate, read_features
 
 #: Groups that the embedding was trained without the labels of, to choose the head that was trained with it.
 MIN_JUDGES = 10
@@ -53,6 +54,8 @@ class LabelledGroups:
         (groups,) whether a map may learn from the group.
     judge
         (groups,) whether the embedding was trained without the group's label.
+    blocks
+        Features of embeddings, which maps are linear in. The first block is the embedding.
     """
 
     z: np.ndarray
@@ -62,6 +65,12 @@ class LabelledGroups:
     unit: np.ndarray
     train: np.ndarray
     judge: np.ndarray
+    blocks: Blocks
+
+    @cached_property
+    def features(self) -> tuple[np.ndarray, list[int]]:
+        """(groups, features), and the sizes of their blocks."""
+        return read_features(self.z, self.blocks)
 
     def of(self, y: np.ndarray) -> LabelledGroups:
         """Those of the groups that have a label ``y`` (groups,), with it."""
@@ -72,7 +81,8 @@ class LabelledGroups:
     def unseen(self, rows: np.ndarray, linear: LinearMap) -> Unseen:
         """What a map says of groups, as far as the covariances of their embeddings are known."""
         rows = rows[self.place[rows] >= 0]
-        return Unseen(*propagate(linear, self.z[rows], self.covariance[self.place[rows]]), self.y[rows], rows)
+        outputs = propagate(linear, self.z[rows], self.covariance[self.place[rows]], self.blocks)
+        return Unseen(*outputs, self.y[rows], rows)
 
 
 def fit_predictor(
@@ -80,7 +90,7 @@ def fit_predictor(
 ) -> tuple[Predictor, str]:
     """Fit a predictor of one label; also tells which map it has.
 
-    "linear" is a map of the entries of an embedding that no label has shaped. It is cross-fitted, so that all labels
+    "linear" is a map of features of the entries that no label has shaped. It is cross-fitted, so that all labels
     fit it and set its law. "joint" is one of all entries. It is fitted to groups whose labels have shaped them, and
     what that is worth for other groups is known from the judges only: it is chosen where the label's likelihood there
     is higher, by more than a standard error.
@@ -100,20 +110,22 @@ def fit_predictor(
     """
     predictor = PREDICTORS[kind]
 
-    def fitted(z: np.ndarray, rows: np.ndarray) -> Predictor:
-        linear = predictor.fit_map(z[rows], groups.y[rows], classes, groups.unit[rows], seed)
+    def fitted(groups: LabelledGroups, rows: np.ndarray) -> Predictor:
+        x, sizes = groups.features
+        linear = predictor.fit_map(x[rows], groups.y[rows], classes, groups.unit[rows], seed, sizes)
         return predictor(classes, linear)
 
-    frozen = replace(groups, z=np.where(np.arange(groups.z.shape[1]) < n_frozen, groups.z, 0.0))
-    linear = fitted(frozen.z, np.flatnonzero(groups.train))
-    linear.linear = linear.linear._replace(coef=linear.linear.coef * (np.arange(groups.z.shape[1]) < n_frozen)[:, None])
+    n_latent = groups.z.shape[1]
+    frozen = replace(groups, z=np.where(np.arange(n_latent) < n_frozen, groups.z, 0.0))
+    linear = fitted(frozen, np.flatnonzero(groups.train))
+    linear.linear.coef[n_frozen:n_latent] = 0.0
     held_out = frozen.unseen(np.flatnonzero(~groups.train), linear.linear)
     unseen = Unseen.joined([cross_fit(frozen, kind, classes, seed), held_out])
     name, known = "linear", groups.y[groups.train]
     both = groups.judge & np.isin(np.arange(len(groups.y)), unseen.rows)
     seen = np.flatnonzero(groups.train & ~groups.judge)
-    if n_frozen < groups.z.shape[1] and both.sum() >= MIN_JUDGES and len(seen):
-        joint = fitted(groups.z, seen)
+    if n_frozen < n_latent and both.sum() >= MIN_JUDGES and len(seen):
+        joint = fitted(groups, seen)
         judged = groups.unseen(np.flatnonzero(groups.judge), joint.linear)
         gain = _losses(linear, unseen.among(both), known) - _losses(joint, judged.among(both), known)
         if gain.mean() > gain.std(ddof=1) / np.sqrt(len(gain)):
@@ -134,7 +146,8 @@ def cross_fit(groups: LabelledGroups, kind: str, classes: list[Any], seed: int) 
     The only group of a class is always learned from: a map that knows nothing of a class says nothing of it.
     """
     rows = np.flatnonzero(groups.train)
-    x, y, unit = groups.z[rows], groups.y[rows], groups.unit[rows]
+    features, sizes = groups.features
+    x, y, unit = features[rows], groups.y[rows], groups.unit[rows]
     strata = np.unique(y, return_inverse=True)[1] if kind == "categorical" else np.zeros(len(y), dtype=int)
     n_units = np.array([len(np.unique(unit[strata == k])) for k in range(strata.max() + 1)])
     movable = np.flatnonzero(n_units[strata] > 1)
@@ -146,6 +159,6 @@ def cross_fit(groups: LabelledGroups, kind: str, classes: list[Any], seed: int) 
     for _, test in splits:
         train = np.setdiff1d(np.arange(len(y)), movable[test])
         if len(test) and (kind != "categorical" or len(np.unique(y[train])) == len(n_units)):
-            linear = PREDICTORS[kind].fit_map(x[train], y[train], classes, unit[train], seed)
+            linear = PREDICTORS[kind].fit_map(x[train], y[train], classes, unit[train], seed, sizes)
             found.append(groups.unseen(rows[movable[test]], linear))
     return Unseen.joined(found[1:] or found)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from anndata import AnnData
 
 from scgde.prediction._features import FoldContext
@@ -73,7 +74,7 @@ class GDEFeatures(_FoldGDE):
         self.labels_weight, self.labelled_only = labels_weight, labelled_only
 
     def fit_transform(self, train: AnnData) -> pd.DataFrame:
-        """Train; embedding of the training groups, (n_groups, n_latent)."""
+        """Train; blocks of the embedding of the training groups, (n_groups, n_features)."""
         if self.labelled_only:
             labelled = train[train.obs[self.context.label].notna().to_numpy()].copy()
             alone = {"plan_kwargs": {"reconstruction_weight": 0.0}, "validation_size": 0.0, "early_stopping": False}
@@ -83,8 +84,12 @@ class GDEFeatures(_FoldGDE):
         return self.transform(train)
 
     def transform(self, adata: AnnData) -> pd.DataFrame:
-        """Embedding of groups, (n_groups, n_latent)."""
-        return self.model.get_group_embedding(adata, key_added=None)
+        """Blocks of the embedding of groups, (n_groups, n_features); ``block_sizes`` are their sizes."""
+        z = self.model.get_group_embedding(adata, key_added=None)
+        with torch.no_grad():
+            blocks = self.model.module.blocks(torch.from_numpy(z.to_numpy()))
+        self.block_sizes = [block.shape[1] for block in blocks]
+        return pd.DataFrame(torch.cat(blocks, dim=1).numpy(), index=z.index)
 
 
 class GDEPredictions(_FoldGDE):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.special import softmax
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.decomposition import PCA
@@ -19,6 +20,10 @@ from scgde.prediction._folds import stratified_splits
 LOGISTIC_C, DEFAULT_C = 10.0 ** np.arange(-4, 2), 0.01
 RIDGE_ALPHA, DEFAULT_ALPHA = 10.0 ** np.arange(-1, 6), 100.0
 INNER_FOLDS = 5
+
+#: Share of the labels that counts as evidence for one block of features over another: the full posterior chooses a
+#: single block too often.
+EVIDENCE = 0.25
 
 #: Training and test positions of folds.
 Splits = list[tuple[np.ndarray, np.ndarray]]
@@ -44,19 +49,10 @@ class LinearMap(NamedTuple):
         return x @ self.coef + self.intercept
 
 
-def fit_linear(x: np.ndarray, y: np.ndarray, unit: np.ndarray, kind: str, seed: int) -> LinearMap:
-    """The head of :func:`fit_head` as one linear map; of two classes the first has log odds of 0."""
-    scaler, pca, head = (step for _, step in _fit(x, y, unit, kind, seed).steps)
-    coef = np.atleast_2d(head.coef_)
-    intercept = np.atleast_1d(head.intercept_)
-    if kind == "categorical" and len(coef) == 1:
-        coef, intercept = np.vstack([0 * coef, coef]), np.concatenate([[0.0], intercept])
-    rows = coef @ pca.components_
-    return LinearMap((rows / scaler.scale_).T, intercept - rows @ (scaler.mean_ / scaler.scale_ + pca.mean_))
-
-
-def fit_head(x: np.ndarray, y: np.ndarray, unit: np.ndarray, kind: str, seed: int) -> Callable:
-    """Fit a head on labelled groups; returns the function from features to predictions.
+def fit_linear(
+    x: np.ndarray, y: np.ndarray, unit: np.ndarray, kind: str, seed: int, sizes: Sequence[int] | None = None
+) -> LinearMap:
+    """Fit a linear map to labelled groups; of two classes the first has log odds of 0.
 
     Inner folds choose the penalty, and whether features are standardised one by one or keep their relative sizes.
 
@@ -70,18 +66,51 @@ def fit_head(x: np.ndarray, y: np.ndarray, unit: np.ndarray, kind: str, seed: in
         Kind of label: classes get a logistic regression, ranks and values a ridge regression.
     seed
         Seed of the inner folds.
+    sizes
+        Sizes of the blocks that the features consist of, in their order. Each block gets a map of its own, with its
+        own penalty, and outputs are averaged: what one block tells, others cannot drown. Maps that predict better in
+        inner folds count more.
     """
-    head = _fit(x, y, unit, kind, seed)
-    return head.predict_proba if kind == "categorical" else head.predict
+    blocks = np.split(x, np.cumsum(sizes or [x.shape[1]])[:-1], axis=1)
+    scores, heads = zip(*(_fit(block, y, unit, kind, seed) for block in blocks), strict=True)
+    weights = _block_weights(np.array(scores), len(y), kind)
+    maps = [_as_map(head, kind) for head in heads]
+    coef = np.concatenate([weight * each.coef for weight, each in zip(weights, maps, strict=True)])
+    return LinearMap(coef, sum(weight * each.intercept for weight, each in zip(weights, maps, strict=True)))
 
 
-def _fit(x: np.ndarray, y: np.ndarray, unit: np.ndarray, kind: str, seed: int) -> Any:
-    """The pipeline that inner folds choose."""
+def fit_head(
+    x: np.ndarray, y: np.ndarray, unit: np.ndarray, kind: str, seed: int, sizes: Sequence[int] | None = None
+) -> Callable:
+    """The function from features to predictions, probabilities (n_groups, n_classes) or values: :func:`fit_linear`."""
+    linear = fit_linear(x, y, unit, kind, seed, sizes)
+    return (lambda x: softmax(linear(x), axis=1)) if kind == "categorical" else (lambda x: linear(x)[:, 0])
+
+
+def _as_map(head: Any, kind: str) -> LinearMap:
+    scaler, pca, last = (step for _, step in head.steps)
+    coef, intercept = np.atleast_2d(last.coef_), np.atleast_1d(last.intercept_)
+    if kind == "categorical" and len(coef) == 1:
+        coef, intercept = np.vstack([0 * coef, coef]), np.concatenate([[0.0], intercept])
+    rows = coef @ pca.components_
+    return LinearMap((rows / scaler.scale_).T, intercept - rows @ (scaler.mean_ / scaler.scale_ + pca.mean_))
+
+
+def _block_weights(scores: np.ndarray, n: int, kind: str) -> np.ndarray:
+    """Weights of heads by their inner scores: posterior ones, but as if the labels were :data:`EVIDENCE` of them."""
+    log_likelihood = scores if kind == "categorical" else -0.5 * np.log(np.maximum(-scores, 1e-12))
+    # A block that is the same in all groups tells nothing.
+    return softmax(EVIDENCE * n * np.maximum(log_likelihood, -1e9))
+
+
+def _fit(x: np.ndarray, y: np.ndarray, unit: np.ndarray, kind: str, seed: int) -> tuple[float, Any]:
+    """The pipeline that inner folds choose, and its score in them."""
     classify = kind == "categorical"
     y = y.astype(int) if classify else y
     strata = y if classify else np.zeros(len(y), dtype=int)
     # Features that are all constant leave nothing to choose.
-    inner = _inner_splits(strata, unit, classify, seed) if np.ptp(x, axis=0).any() else []
+    varies = np.ptp(x, axis=0).any()
+    inner = _inner_splits(strata, unit, classify, seed) if varies else []
     best: tuple[float, Any] = (-np.inf, None)
     # scikit-learn's checks of its input take longer than these fits; PCA divides 0 by 0 where features are constant.
     with config_context(assume_finite=True, skip_parameter_validation=True), np.errstate(invalid="ignore"):
@@ -91,7 +120,7 @@ def _fit(x: np.ndarray, y: np.ndarray, unit: np.ndarray, kind: str, seed: int) -
             score, head = (_logistic if classify else _ridge)(reduce.fit_transform(x), y, inner)
             if score > best[0]:
                 best = (score, make_pipeline(*[step for _, step in reduce.steps], head))
-    return best[1]
+    return best if varies else (-np.inf, best[1])
 
 
 def _logistic(x: np.ndarray, y: np.ndarray, inner: Splits) -> tuple[float, Any]:

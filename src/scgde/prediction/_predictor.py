@@ -1,15 +1,20 @@
-"""Calibrated predictions of one label from the embedding: a linear map, and a law around it that unseen labels set."""
+"""Calibrated predictions of one label from the embedding: a map, and a law around it that unseen labels set."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy.optimize import minimize
 from scipy.special import expit, logit, softmax
 
 from scgde.prediction._heads import LinearMap, fit_linear
+
+#: The differentiable function from embeddings (groups, latent) to the blocks of features that maps are linear in.
+Blocks = Callable[[torch.Tensor], list[torch.Tensor]]
 
 #: Draws of outputs that predictions are averaged over, and what intervals of numbers cover.
 N_DRAWS, COVERAGE = 64, 0.9
@@ -22,7 +27,7 @@ MAX_DEVIATION = 4.0
 
 
 class Predictor:
-    """Predicts a label of groups from linear outputs of their embeddings.
+    """Predicts a label of groups from outputs that are linear in features of their embeddings.
 
     The law of a label around the outputs is fitted to outputs of groups whose label the map has not seen. Outputs have
     a covariance, that of the embedding: predictions are averages over it.
@@ -32,7 +37,7 @@ class Predictor:
     classes
         Classes, levels or binary columns; empty for numbers.
     linear
-        From embeddings to outputs.
+        From features to outputs.
     law
         What :meth:`fit_law` has fitted, as arrays.
     """
@@ -44,9 +49,11 @@ class Predictor:
         self.classes, self.linear, self.law = classes, linear, law or {}
 
     @classmethod
-    def fit_map(cls, x: np.ndarray, y: np.ndarray, classes: list[Any], unit: np.ndarray, seed: int) -> LinearMap:
-        """Fit the map on embeddings (groups, latent) and labels (groups,)."""
-        return fit_linear(x, y, unit, cls.map_kind, seed)
+    def fit_map(
+        cls, x: np.ndarray, y: np.ndarray, classes: list[Any], unit: np.ndarray, seed: int, sizes: Sequence[int]
+    ) -> LinearMap:
+        """Fit the map on features (groups, features) in blocks and labels (groups,); see :func:`fit_linear`."""
+        return fit_linear(x, y, unit, cls.map_kind, seed, sizes)
 
     def fit_law(self, outputs: np.ndarray, covariance: np.ndarray, y: np.ndarray, known: np.ndarray) -> None:
         """Fit the law to labels that the map has not seen.
@@ -70,9 +77,9 @@ class Predictor:
         """Columns of the prediction: probabilities by class, or what is said of a number."""
         raise NotImplementedError
 
-    def predict(self, z: np.ndarray, covariance: np.ndarray) -> dict[Any, np.ndarray]:
+    def predict(self, z: np.ndarray, covariance: np.ndarray, blocks: Blocks) -> dict[Any, np.ndarray]:
         """Columns of the prediction, from embeddings (groups, latent) and their covariances."""
-        return self.table(*propagate(self.linear, z, covariance))
+        return self.table(*propagate(self.linear, z, covariance, blocks))
 
     def state(self) -> dict[str, Any]:
         """All that is needed to restore the object."""
@@ -99,12 +106,12 @@ class ClassPredictor(_Probabilities):
     map_kind = "categorical"
 
     @classmethod
-    def fit_map(cls, x, y, classes, unit, seed):
+    def fit_map(cls, x, y, classes, unit, seed, sizes):
         present, codes = np.unique(y.astype(int), return_inverse=True)
         coef, intercept = np.zeros((x.shape[1], len(classes))), np.full(len(classes), np.log(0.5 / len(y)))
         intercept[present] = 0.0
         if len(present) > 1:
-            linear = fit_linear(x, codes, unit, cls.map_kind, seed)
+            linear = fit_linear(x, codes, unit, cls.map_kind, seed, sizes)
             coef[:, present], intercept[present] = linear.coef, linear.intercept
         return LinearMap(coef, intercept)
 
@@ -165,8 +172,8 @@ class NumericPredictor(Predictor):
     map_kind = "numeric"
 
     @classmethod
-    def fit_map(cls, x, y, classes, unit, seed):
-        return fit_linear(x, winsorized(y), unit, cls.map_kind, seed)
+    def fit_map(cls, x, y, classes, unit, seed, sizes):
+        return fit_linear(x, winsorized(y), unit, cls.map_kind, seed, sizes)
 
     def fit_law(self, outputs, covariance, y, known):
         if not len(y):
@@ -200,21 +207,41 @@ PREDICTORS: dict[str, type[Predictor]] = {
 }
 
 
-def predicted(fitted: dict[str, Any], z: np.ndarray, covariance: np.ndarray) -> pd.DataFrame:
+def predicted(fitted: dict[str, Any], z: np.ndarray, covariance: np.ndarray, blocks: Blocks) -> pd.DataFrame:
     """Prediction of a label of groups, from the states of its predictors, one for each column of a multi-label one."""
     label = fitted["label"]
     columns: dict[Any, np.ndarray] = {}
     kind = "categorical" if label["kind"] == "multilabel" else label["kind"]
     for name, state in zip(label["classes"] if label["kind"] == "multilabel" else [None], fitted["parts"], strict=True):
         predictor = PREDICTORS[kind](state["classes"], LinearMap(*state["linear"]), state["law"])
-        table = predictor.predict(z, covariance)
+        table = predictor.predict(z, covariance, blocks)
         columns |= table if name is None else {name: table[1]}
     return pd.DataFrame(columns)
 
 
-def propagate(linear: LinearMap, z: np.ndarray, covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Outputs of embeddings, and their covariances."""
-    return linear(z), np.einsum("lo,glm,mp->gop", linear.coef, covariance, linear.coef, optimize=True)
+def read_features(z: np.ndarray, blocks: Blocks) -> tuple[np.ndarray, list[int]]:
+    """Features of embeddings, (groups, features), and the sizes of their blocks."""
+    with torch.no_grad():
+        found = [block.numpy() for block in blocks(torch.from_numpy(z))]
+    return np.concatenate(found, axis=1), [block.shape[1] for block in found]
+
+
+def differentiate(linear: LinearMap, z: np.ndarray, blocks: Blocks) -> tuple[np.ndarray, np.ndarray]:
+    """Outputs of embeddings (groups, outputs), and their derivatives by the embeddings (groups, latent, outputs)."""
+    with torch.enable_grad():
+        leaf = torch.from_numpy(z).requires_grad_()
+        features = torch.cat(blocks(leaf), dim=1)
+        outputs = features @ torch.from_numpy(linear.coef) + torch.from_numpy(linear.intercept)
+        by_z = [torch.autograd.grad(each.sum(), leaf, retain_graph=True)[0] for each in outputs.unbind(1)]
+    return outputs.detach().numpy(), torch.stack(by_z, dim=2).numpy()
+
+
+def propagate(
+    linear: LinearMap, z: np.ndarray, covariance: np.ndarray, blocks: Blocks
+) -> tuple[np.ndarray, np.ndarray]:
+    """Outputs of embeddings, and their covariances to first order in those of the embeddings."""
+    outputs, by_z = differentiate(linear, z, blocks)
+    return outputs, np.einsum("glo,glm,gmp->gop", by_z, covariance, by_z, optimize=True)
 
 
 def draws(outputs: np.ndarray, covariance: np.ndarray) -> np.ndarray:

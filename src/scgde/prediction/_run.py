@@ -81,7 +81,8 @@ def _predict(name: str, model: Any, cells: tuple[AnnData, AnnData], cohort: Coho
     y = cohort.y[fold.labelled]
     if getattr(model, "permute_labels", False):
         y = np.random.default_rng(fold.seed).permutation(y)
-    head = fit_head(x, y, cohort.unit[fold.labelled], cohort.kind, fold.seed)
+    sizes = getattr(model, "block_sizes", None)
+    head = fit_head(x, y, cohort.unit[fold.labelled], cohort.kind, fold.seed, sizes)
     return head(aligned(model.transform(test), test_names, fold.test, name))
 
 

@@ -40,7 +40,7 @@ def compare(
     adata
         Data with the groups; by default the training data.
     n_components
-        Number of leading entries of the embedding to compare: coordinates of the statistics, of which the first vary
+        Number of leading entries of the embedding to compare: coordinates of means and spreads, of which the first vary
         most between training groups.
     batch_size
         Cells in memory at a time.

@@ -87,12 +87,10 @@ class _Mixture(Level):
         self.statistics = statistics
 
     def cells(self, x: Tensor, hidden: Tensor, context: Tensor) -> Tensor:
-        shares = self.statistics.responsibilities(x)
-        return (shares[..., :, None] * self.statistics.monomials(x)[..., None, :]).flatten(-2)
+        return self.statistics.terms(x)
 
     def context(self, pooled: Tensor, context: Tensor) -> Tensor:
-        statistics = self.statistics
-        return statistics.coordinates(statistics.mixtures(pooled.unflatten(-1, statistics.sums_shape)))
+        return self.statistics.coordinates(self.statistics.mixtures(pooled))
 
 
 class Mixture(Encoder):

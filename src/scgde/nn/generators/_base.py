@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from scgde.nn._random import CounterRandom
-from scgde.nn.statistics import Mixtures
+from scgde.nn.mixtures import Mixtures
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scgde.nn.statistics import Mixtures
+from scgde.nn.mixtures import Mixtures
 
 
 @dataclass(frozen=True)
