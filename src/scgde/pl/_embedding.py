@@ -157,7 +157,7 @@ def _read(data: AnnData | pd.DataFrame, key: str, se: pd.DataFrame | np.ndarray 
 
 def _open(ax: Axes, xy: np.ndarray, size: float, *, legend: bool) -> None:
     """Make the markers at ``xy`` open, with an entry in a legend of its own."""
-    ax.scatter(*xy.T, s=0.4 * size, c="white", linewidths=0, rasterized=len(xy) > 1000, zorder=4)
+    ax.scatter(xy[:, 0], xy[:, 1], s=0.4 * size, c="white", linewidths=0, rasterized=len(xy) > 1000, zorder=4)
     if legend:
         marker = Line2D(
             [], [], linestyle="none", marker="o", markersize=4, markerfacecolor="white", markeredgecolor="0.25"
