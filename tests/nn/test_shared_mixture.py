@@ -70,3 +70,17 @@ def test_a_held_out_outlier_does_not_spoil_the_choice(n_features):
     statistics = fit(groups, n_components=4)
     assert statistics.n_components == 4
     assert all(torch.isfinite(value).all() for value in statistics.state_dict().values())
+
+
+def test_single_gaussians_keep_their_own_covariance():
+    """In a large group hardly anything is left of the pooled covariance, or of the spread between groups."""
+    torch.manual_seed(0)
+    spreads = [0.5, 2.0] * 10
+    groups = [5 * torch.randn(2) + spread * torch.randn(60, 2) for spread in spreads]
+    statistics = fit(groups, 1)
+    sums = torch.cat([statistics.sums(x[None], torch.full((1, len(x)), 1 / len(x))) for x in groups])
+    statistics.fit_pooled(sums)
+    own = statistics.mixtures(sums).covariance()[:, 0]
+    expected = torch.stack([torch.cov(x.T, correction=0) for x in groups])
+    pooled = expected.mean(0)
+    assert ((own - expected).abs() <= 0.035 * (pooled - expected).abs() + 1e-4).all()

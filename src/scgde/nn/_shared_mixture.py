@@ -20,6 +20,9 @@ PRIOR_MASSES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 #: A loss of log density per cell that does not matter: at no more than this, less regularisation, and less bias, wins.
 NEGLIGIBLE = 0.002
 
+#: Single Gaussians are regularised by at most this many cells of the typical group, if it has at least so many cells.
+SINGLE_PRIOR_CELLS, SINGLE_MIN_CELLS = 2, 10
+
 #: At most about this many cells fit the mixture and judge it, and of a group at least this many, or all that it has:
 #: what can be said of a group depends on how many of its cells are seen.
 MAX_CELLS, MIN_CELLS_PER_GROUP = 20_000, 200
@@ -67,7 +70,21 @@ def fit_shared_mixture(
             statistics.prior_mass.fill_(min(c for c, value in scores.items() if value >= score - NEGLIGIBLE))
             best = (score, statistics)
     assert best[1] is not None
+    _spare_gaussians(best[1], float(np.median([len(cells) for cells in groups])))
     return best[1]
+
+
+def _spare_gaussians(statistics: MixtureStatistics, typical: float) -> None:
+    """Regularise single Gaussians as little as groups of a ``typical`` number of cells allow.
+
+    All cells measure the one component, and what is added to its covariance stays as a bias in groups of many cells.
+    The shared component has no share in it: its covariance is mostly that between groups.
+    """
+    if statistics.n_components > 1 or typical < SINGLE_MIN_CELLS:
+        return
+    most = [c for c in PRIOR_MASSES if c <= SINGLE_PRIOR_CELLS / typical]
+    statistics.prior_mass.clamp_(max=max(most, default=min(PRIOR_MASSES)))
+    statistics.shared_share = 0.0
 
 
 def _subset(groups: list[Tensor], seed: int) -> list[Tensor]:

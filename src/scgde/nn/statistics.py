@@ -20,6 +20,9 @@ MAX_FULL_COVARIANCE = 6
 #: principal components of these enter an embedding.
 MAX_CROSSED, MAX_CORRELATIONS = 20, 16
 
+#: Part of the pooled covariance within groups that is taken from the shared mixture.
+SHARED_SHARE = 0.1
+
 
 class MixtureStatistics(nn.Module):
     """Statistics of a group on a shared mixture, and their coordinates in the embedding.
@@ -78,6 +81,7 @@ class MixtureStatistics(nn.Module):
         self.register_buffer("pooled_mean", torch.zeros(n_components, n_features))
         self.register_buffer("pooled_within", unit.clone())
         self.register_buffer("prior_mass", torch.tensor(0.03))
+        self.shared_share = SHARED_SHARE
         n_statistics = n_components * (1 + n_features + (self.lower.shape[1] if self.full else n_features))
         n_statistics += self.n_pairs
         self.register_buffer("feature_scale", torch.ones(n_features))
@@ -198,7 +202,9 @@ class MixtureStatistics(nn.Module):
         within = self._within(mass, first, second, own).mean(0) / (pooled_mass[..., None] if self.full else pooled_mass)
         # Groups of one or two cells have no spread of their own: a share of the component's shared covariance stays.
         shared = self.root @ self.root if self.full else self.root.square()
-        self.pooled_within.copy_(0.9 * within + 0.1 * shared)
+        share = torch.where(used, self.shared_share, SHARED_SHARE)
+        share = share[..., None] if self.full else share
+        self.pooled_within.copy_((1 - share) * within + share * shared)
 
     def fit_basis(self, mixtures: Mixtures, max_coordinates: int) -> None:
         """Set the embedding's coordinates, in three blocks: means and spreads, weights, correlations.
