@@ -1,7 +1,8 @@
-"""Writing AnnData files without leaving anything half written."""
+"""Writing files without leaving anything half written."""
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,3 +40,19 @@ def write_atomically(adata: AnnData, path: Path) -> None:
         written = Path(folder) / path.name
         adata.write_h5ad(written)
         written.replace(path)
+
+
+def write_bytes(content: bytes | memoryview, path: Path) -> None:
+    """Write a file under a temporary name beside ``path``, see that it is on the disk, then rename it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Always the same name: what a killed process leaves is replaced by the next one.
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise

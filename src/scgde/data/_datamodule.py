@@ -149,8 +149,8 @@ class _Batches(Dataset):
 class _EpochSampler(Sampler):
     """The numbers of the steps of the current epoch. Lightning tells the epoch."""
 
-    def __init__(self, steps_per_epoch: int, first: int = 0) -> None:
-        self.steps_per_epoch, self.first, self.epoch = steps_per_epoch, first, 0
+    def __init__(self, steps_per_epoch: int, first: int = 0, skip: int = 0) -> None:
+        self.steps_per_epoch, self.first, self.skip, self.epoch = steps_per_epoch, first, skip, 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -159,8 +159,10 @@ class _EpochSampler(Sampler):
         return self.steps_per_epoch
 
     def __iter__(self) -> Iterator[int]:
-        start = self.first + self.epoch * self.steps_per_epoch
-        return iter(range(start, start + self.steps_per_epoch))
+        # Runs at the first step of an epoch, when Lightning has told which one. Only an epoch that was
+        # cut short in an earlier process starts in the middle.
+        start, skip, self.skip = self.first + self.epoch * self.steps_per_epoch, self.skip, 0
+        yield from range(start + skip, start + self.steps_per_epoch)
 
 
 def training_counts(counts: Tensor, validation_groups: Tensor) -> Tensor:
@@ -213,6 +215,8 @@ class GroupDataModule(LightningDataModule):
         Steps of an epoch.
     first_step
         Number of the first step, where an earlier call of ``train`` took steps.
+    skip
+        Steps of the first epoch that were taken before this process began.
     pairing
         Pairs of groups to train on, or None.
     labels
@@ -232,6 +236,7 @@ class GroupDataModule(LightningDataModule):
         seed: int,
         steps_per_epoch: int,
         first_step: int = 0,
+        skip: int = 0,
         pairing: Pairing | None = None,
         labels: Tensor | None = None,
     ) -> None:
@@ -241,7 +246,7 @@ class GroupDataModule(LightningDataModule):
         self.train_groups, self.validation_groups = train_groups, validation_groups
         self.batch_size = batch_size
         self.cells_per_group, self.scored_per_group = cells_per_group, scored_per_group
-        self.steps_per_epoch, self.first_step = steps_per_epoch, first_step
+        self.steps_per_epoch, self.first_step, self.skip = steps_per_epoch, first_step, skip
 
     @property
     def train_counts(self) -> Tensor:
@@ -279,7 +284,7 @@ class GroupDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """One item per step."""
         steps = _Steps(self.cells, self._sampler(self.batch_size), self.fold_sums, self.labels)
-        sampler = _EpochSampler(self.steps_per_epoch, self.first_step)
+        sampler = _EpochSampler(self.steps_per_epoch, self.first_step, self.skip)
         return DataLoader(steps, batch_size=None, sampler=sampler, collate_fn=lambda batch: batch)
 
     def val_dataloader(self) -> list[DataLoader]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
@@ -14,17 +13,22 @@ from anndata import AnnData
 
 from scgde.data import GroupDataModule, GroupedCells, GroupedObs
 from scgde.data._datamodule import fold_sums, training_counts
+from scgde.models._checkpoints import Checkpoints
 from scgde.models._label_fitting import fit_labels, own_labels, shaping_labels
 from scgde.models._module import GDEModule
 from scgde.models._novelty import fit_novelty
+from scgde.models._start import Limits, Start, run_of
 from scgde.models._training import Budget, GDETrainingPlan, fit
 from scgde.nn._shared_mixture import MAX_CELLS, MIN_CELLS_PER_GROUP, fit_shared_mixture
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from scgde.data._labels import Label
     from scgde.models._gde import GDE
 
-#: Epochs where no limit is set, and the least number of steps of an epoch.
-MAX_EPOCHS, MIN_STEPS_PER_EPOCH = 15, 50
+#: Least number of steps of an epoch.
+MIN_STEPS_PER_EPOCH = 50
 
 #: Options of a model that its module is built from.
 MODULE_OPTIONS = ("encoder", "generator", "encoder_kwargs", "generator_kwargs", "seed", "method")
@@ -136,40 +140,99 @@ def train(
     obs: GroupedObs,
     split: dict[str, np.ndarray],
     *,
-    max_epochs: int | None,
-    max_steps: int | None,
-    max_seconds: float | None,
+    limits: Limits,
     batch_size: int,
     cells_per_group: int,
     early_stopping: bool,
     patience: int,
     plan_kwargs: dict[str, Any],
+    checkpoint_dir: Path | None,
+    checkpoint_minutes: float,
+    resume_from: Path | None,
     **trainer_kwargs: Any,
 ) -> None:
     """Fit shared statistics at the first call, then take gradient steps; the model changes only on success."""
-    options, seed = model.options, model.options["seed"]
-    batch = model._batch_codes(obs)
-    x = model.representation.read(adata)
-    cells = GroupedCells.from_arrays(x, obs.index.codes, len(obs.index), obs.weight, batch, seed, cells=obs.index.rows)
     labels, y = shaping_labels(model, obs, split["train"])
-    module = model.module
-    if module.built:
-        module = copy.deepcopy(module).to("cpu").train()
-        cells = _standardized(cells, module.shift, module.scale)
+    run: dict[str, str] = {}
+    if checkpoint_dir is not None or resume_from is not None:
+        sizes = {"batch_size": batch_size, "cells_per_group": cells_per_group}
+        stopping = {"early_stopping": early_stopping, "early_stopping_patience": patience}
+        arguments = {**asdict(limits), **sizes, **stopping, "plan_kwargs": plan_kwargs}
+        run = run_of(model, obs, split, y, arguments, trainer_kwargs)
+    start = Start.of(model) if resume_from is None else Start.resumed(resume_from, run)
+    if start.representation:
+        model.representation_ = start.representation
     else:
-        module = GDEModule()
-        cells = build_module(module, cells, split, len(model._batches), options, [label.spec for label in labels])
-        if y is not None:
-            module.heads.fit_constants(y[split["train"]])
+        fit_representation(model, adata, obs, split)
+    module, cells = _module_and_cells(model, adata, obs, split, start, labels, y)
+    data, budget = _data_and_budget(model, obs, split, cells, module, limits, batch_size, cells_per_group, start, y)
+    plan_kwargs = {"ema_decay": budget.ema_decay, "labels_weight": model.labels_weight, **plan_kwargs}
+    ema_decay = plan_kwargs.pop("ema_decay")
+    plan = GDETrainingPlan(module, seed=model.options["seed"], budget=budget, names=obs.index.names, **plan_kwargs)
+    checkpoints = None
+    if checkpoint_dir is not None:
+        checkpoints = Checkpoints(checkpoint_dir, checkpoint_minutes, start.entry(run, module, model.representation_))
+    history = fit(
+        plan,
+        data,
+        early_stopping=early_stopping,
+        patience=patience,
+        ema_decay=ema_decay,
+        callbacks=list(trainer_kwargs.pop("callbacks", [])),
+        checkpoints=checkpoints,
+        resume_from=resume_from,
+        **trainer_kwargs,
+    )
+    # Lightning leaves the module on the CPU; users expect it where it was trained.
+    module.eval().to(plan.trainer.strategy.root_device)
+    model.module = module
+    model.spec_, model.trained_labels_ = module.spec, [label.state() for label in labels]
+    model.steps_ = start.steps + plan.trainer.global_step
+    model.history_ = _joined(start.history, history)
+    _finish(model, adata, obs, split)
+
+
+def _module_and_cells(
+    model: GDE,
+    adata: AnnData,
+    obs: GroupedObs,
+    split: dict[str, np.ndarray],
+    start: Start,
+    labels: list[Label],
+    y: torch.Tensor | None,
+) -> tuple[GDEModule, GroupedCells]:
+    """The module to train, its shared statistics fitted, and standardised cells."""
+    x, seed = model.representation.read(adata), model.options["seed"]
+    batch, index = model._batch_codes(obs), obs.index
+    cells = GroupedCells.from_arrays(x, index.codes, len(index), obs.weight, batch, seed, cells=index.rows)
+    if start.module is not None:
+        return start.module, _standardized(cells, start.module.shift, start.module.scale)
+    module, specs = GDEModule(), [label.spec for label in labels]
+    cells = build_module(module, cells, split, len(model._batches), model.options, specs)
+    if y is not None:
+        module.heads.fit_constants(y[split["train"]])
+    return module, cells
+
+
+def _data_and_budget(
+    model: GDE,
+    obs: GroupedObs,
+    split: dict[str, np.ndarray],
+    cells: GroupedCells,
+    module: GDEModule,
+    limits: Limits,
+    batch_size: int,
+    cells_per_group: int,
+    start: Start,
+    y: torch.Tensor | None,
+) -> tuple[GroupDataModule, Budget]:
+    """What serves the steps, and how many there are."""
     validation = torch.from_numpy(split["validation"])
     counts = training_counts(cells.counts, validation)
     scored = max(8, cells_per_group // 4)
     per_step = min(batch_size, len(split["train"])) * scored
     steps_per_epoch = max(MIN_STEPS_PER_EPOCH, math.ceil(int(counts[split["train"]].sum()) / per_step))
-    if max_epochs is None and max_steps is None and max_seconds is None:
-        max_epochs = MAX_EPOCHS
-    limits = [n for n in (max_steps, max_epochs and max_epochs * steps_per_epoch) if n]
-    budget = Budget(min(limits) if limits else None, max_seconds)
+    budget = limits.budget(steps_per_epoch)
     data = GroupDataModule(
         cells,
         fold_sums(cells, counts, module.statistics),
@@ -178,31 +241,19 @@ def train(
         batch_size=batch_size,
         cells_per_group=cells_per_group,
         scored_per_group=scored,
-        seed=seed,
+        seed=model.options["seed"],
         steps_per_epoch=min(steps_per_epoch, budget.max_steps or steps_per_epoch),
-        first_step=model.steps_,
+        first_step=start.steps,
+        skip=start.skip,
         pairing=model._pairing(obs, split),
         labels=y,
     )
-    plan_kwargs = {"ema_decay": budget.ema_decay, "labels_weight": model.labels_weight, **plan_kwargs}
-    ema_decay = plan_kwargs.pop("ema_decay")
-    plan = GDETrainingPlan(module, seed=seed, budget=budget, **plan_kwargs)
-    callbacks = trainer_kwargs.pop("callbacks", [])
-    history = fit(
-        plan,
-        data,
-        early_stopping=early_stopping,
-        patience=patience,
-        ema_decay=ema_decay,
-        callbacks=list(callbacks),
-        **trainer_kwargs,
-    )
-    # Lightning leaves the module on the CPU; users expect it where it was trained.
-    module.eval().to(plan.trainer.strategy.root_device)
-    model.module = module
-    model.spec_, model.trained_labels_ = module.spec, [label.state() for label in labels]
-    model.steps_ += plan.trainer.global_step
-    model.history_ = _joined(model.history_, history)
+    return data, budget
+
+
+def _finish(model: GDE, adata: AnnData, obs: GroupedObs, split: dict[str, np.ndarray]) -> None:
+    """Fit what needs the trained encoder."""
+    batch, module = model._batch_codes(obs), model.module
     seen = np.isin(obs.index.codes, split["train"])
     shares = None if batch is None else np.bincount(batch[seen], minlength=len(model._batches))
     model.fitted_ = {

@@ -16,12 +16,14 @@ from scgde.data import Setup, chosen_representation, setup_fields
 from scgde.models import _fitting
 from scgde.models._blocks import GroupedRows
 from scgde.models._cells import check_least
+from scgde.models._checkpoints import checkpoint_paths
 from scgde.models._distances import LATENT, cell_distances, check_metric
 from scgde.models._labels import LabelModel
 from scgde.models._module import GDEModule
 from scgde.models._novelty import p_values
 from scgde.models._results import constant_columns, embedding_frame, per_cell, write_embedding
 from scgde.models._saving import save_atomically
+from scgde.models._start import Limits
 from scgde.nn.encoders import ENCODERS
 from scgde.nn.generators import GENERATORS
 
@@ -251,6 +253,9 @@ class GDE(LabelModel):
         early_stopping_patience: int = 10,
         batch_size: int = 32,
         cells_per_group: int = 128,
+        checkpoint_dir: str | Path | None = None,
+        checkpoint_minutes: float = 10.0,
+        resume_from: str | Path | None = None,
         plan_kwargs: dict[str, Any] | None = None,
         **trainer_kwargs: Any,
     ) -> None:
@@ -280,6 +285,14 @@ class GDE(LabelModel):
             Groups per step.
         cells_per_group
             Cells to encode per group and step; a quarter as many others are scored.
+        checkpoint_dir
+            Folder to keep a checkpoint in, from which a killed run goes on. It holds no cells and no group names.
+        checkpoint_minutes
+            Minutes between checkpoints: what a killed process loses at most.
+        resume_from
+            A ``checkpoint_dir``, or its file, to go on from, with the same data and arguments; on a CPU the result is
+            the one without the interruption, to the last bit. "auto" goes on from ``checkpoint_dir`` if it has a
+            checkpoint, else begins: the same script then starts a run and restarts it.
         plan_kwargs
             Options of the training plan: lr, weight_decay, warmup_steps, ema_decay, reconstruction_weight.
         **trainer_kwargs
@@ -288,32 +301,41 @@ class GDE(LabelModel):
         Raises
         ------
         ValueError
-            For limits or sizes that make no sense, and where the AnnData changed since setup.
+            For limits or sizes that make no sense, where the AnnData changed since setup, and for a checkpoint of
+            other data or arguments.
+        FileExistsError
+            Where ``checkpoint_dir`` holds a checkpoint and ``resume_from`` is not given.
+        FileNotFoundError
+            Where ``resume_from`` names no checkpoint.
         RuntimeError
-            Where the loss is not finite, with the step and the groups.
+            Where the loss is not finite, with the step, the groups and the last good checkpoint.
+
+        Examples
+        --------
+        >>> model.train(checkpoint_dir="run1", resume_from="auto")
         """
         numbers = {"max_epochs": max_epochs, "max_steps": max_steps, "max_seconds": max_seconds}
         for name, value in {**numbers, "batch_size": batch_size, "cells_per_group": cells_per_group}.items():
             if value is not None and not value > 0:
                 msg = f"{name}={value}: expected a positive number."
                 raise ValueError(msg)
+        folder, source = checkpoint_paths(checkpoint_dir, checkpoint_minutes, resume_from)
         adata, obs = self._read(None, training=True)
         split = _fitting.split_groups(obs, validation_size, self.options["seed"])
-        if not self.spec_:
-            _fitting.fit_representation(self, adata, obs, split)
         _fitting.train(
             self,
             adata,
             obs,
             split,
-            max_epochs=max_epochs,
-            max_steps=max_steps,
-            max_seconds=max_seconds,
+            limits=Limits(max_epochs, max_steps, max_seconds),
             batch_size=batch_size,
             cells_per_group=cells_per_group,
             early_stopping=early_stopping,
             patience=early_stopping_patience,
             plan_kwargs=plan_kwargs or {},
+            checkpoint_dir=folder,
+            checkpoint_minutes=checkpoint_minutes,
+            resume_from=source,
             accelerator=accelerator,
             devices=devices,
             **trainer_kwargs,

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import math
-import tempfile
 import time
 import warnings
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import pandas as pd
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, Timer, WeightAveraging
+from lightning.pytorch.callbacks import EarlyStopping, Timer, WeightAveraging
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torchmetrics import MeanMetric
 
 from scgde._compat import ProgressBar, SimpleLogger
 from scgde.data import GroupBatch, GroupDataModule
+from scgde.models._checkpoints import ENTRY, BestWeights, Checkpoints, from_plain, log_of
 from scgde.models._module import GDEModule
 from scgde.nn._random import GROUP_STRIDE, CounterRandom
 from scgde.nn.generators import Condition, Generator
@@ -77,6 +81,8 @@ class GDETrainingPlan(pl.LightningModule):
         from 0 in the second quarter, when there is a code to shape. Default 1.
     reconstruction_weight
         Weight of the reconstruction; 0 trains on labels alone, from the first step.
+    names
+        Keys of the groups, for messages.
     """
 
     def __init__(
@@ -90,13 +96,19 @@ class GDETrainingPlan(pl.LightningModule):
         warmup_steps: int = 50,
         labels_weight: float | None = None,
         reconstruction_weight: float = 1.0,
+        names: Sequence[Any] = (),
     ) -> None:
         super().__init__()
         self.module, self.seed, self.budget = module, seed, budget
         self.labels_weight = 1.0 if labels_weight is None else labels_weight
         self.reconstruction_weight = reconstruction_weight
         self.lr, self.weight_decay, self.warmup_steps = lr, weight_decay, warmup_steps
-        self.started = time.monotonic()
+        self.names, self.seen = names, torch.empty(0, dtype=torch.int64)
+        self.started, self.seconds = time.monotonic(), 0.0
+        # Metrics of ours, and not plain numbers: a checkpoint in the middle of an epoch keeps what they hold.
+        self.train_loss, self.train_loss_labels = MeanMetric(), MeanMetric()
+        for metric in (self.train_loss, self.train_loss_labels):
+            metric.persistent(True)
 
     def loss(self, batch: GroupBatch, *, step: int, measured: Tensor) -> tuple[Tensor, Tensor]:
         """Reconstruction loss of each group, (groups,), or pair of groups, (pairs,), and the loss of the labels.
@@ -148,29 +160,57 @@ class GDETrainingPlan(pl.LightningModule):
         reconstruction, labels = self.loss(batch, step=batch.step, measured=measured)
         reconstruction = reconstruction.mean()
         loss = self.reconstruction_weight * reconstruction + self._labels_factor() * labels
+        self.seen = batch.group
         if (loss.device.type == "cpu" or batch.step % 50 == 0) and not torch.isfinite(loss):
-            msg = (
-                f"The loss is {loss.item()} at step {batch.step} (groups at positions {batch.group.tolist()[:10]}). "
-                "Check these groups for extreme values, or lower the learning rate: "
-                "model.train(plan_kwargs={'lr': 5e-4})."
-            )
-            raise RuntimeError(msg)
-        options: dict[str, Any] = {
-            "on_epoch": True,
-            "batch_size": len(batch.x_score),
-            "sync_dist": True,
-            "prog_bar": True,
-        }
-        self.log("train_loss", reconstruction, on_step=False, **options)
+            raise RuntimeError(self.not_finite(f"The loss is {loss.item()}", batch.step))
+        n_scored = len(batch.x_score)
+        options: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": n_scored, "prog_bar": True}
+        self.train_loss.update(reconstruction.detach(), n_scored)
+        self.log("train_loss", self.train_loss, **options)
         if batch.labels is not None:
-            self.log("train_loss_labels", labels, on_step=False, **options)
+            self.train_loss_labels.update(labels.detach(), n_scored)
+            self.log("train_loss_labels", self.train_loss_labels, **options)
         return loss
+
+    def not_finite(self, what: str, step: int) -> str:
+        """Message about a loss, or weights, that went wrong at a step."""
+        names = [self.names[i] if i < len(self.names) else i for i in self.seen.tolist()]
+        shown = ", ".join(map(repr, names[:10])) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+        kept = [c for c in self.trainer.callbacks if isinstance(c, Checkpoints)]  # type: ignore[attr-defined]
+        last = f"In {str(kept[0].path)!r}, {kept[0].io.last()}" if kept else "Pass checkpoint_dir= to keep checkpoints."
+        return (
+            f"{what} at step {step} (groups {shown}). Check these groups for extreme values, or lower the learning "
+            f"rate: model.train(plan_kwargs={{'lr': 5e-4}}). {last}"
+        )
+
+    def setup(self, stage: str) -> None:
+        """See that all processes have fitted the same, before the first one's weights are given to all."""
+        if self.trainer.world_size > 1:
+            check = torch.tensor(state_checksum(self.module.state_dict()), device=self.device)
+            checks = cast("Tensor", self.all_gather(check))
+            if len(checks.unique()) > 1:
+                msg = (
+                    "The processes have fitted different statistics to their data. Give each of them the same AnnData, "
+                    "the same arguments and the same number of threads (OMP_NUM_THREADS)."
+                )
+                raise RuntimeError(msg)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the clock and the history up again."""
+        self.started = time.monotonic() - checkpoint[ENTRY]["seconds"]
+        log_of(self.trainer).update(from_plain(checkpoint[ENTRY]["log"]))
+
+    def on_train_batch_start(self, batch: GroupBatch, batch_idx: int) -> None:
+        """Make dropout a function of the seed and the step, and look at the clock: the first process's, for all."""
+        torch.manual_seed(hash((self.seed, batch.step)))
+        if self.budget.max_seconds:
+            self.seconds = self.trainer.strategy.broadcast(time.monotonic() - self.started)
 
     def _labels_factor(self) -> float:
         """The weight of the labels at this step."""
         if not self.reconstruction_weight:
             return self.labels_weight
-        used = self.budget.progress(self.trainer.global_step, time.monotonic() - self.started)
+        used = self.budget.progress(self.trainer.global_step, self.seconds)
         return self.labels_weight * min(1.0, max(0.0, 4 * (used - 0.25)))
 
     def validation_step(self, batch: GroupBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
@@ -197,7 +237,7 @@ class GDETrainingPlan(pl.LightningModule):
         )
 
         def factor(step: int) -> float:
-            used = self.budget.progress(step, time.monotonic() - self.started)
+            used = self.budget.progress(step, self.seconds)
             return min(1.0, (step + 1) / self.warmup_steps) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * used)))
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
@@ -213,6 +253,15 @@ class _EpochBar(ProgressBar):
         return metrics
 
 
+def state_checksum(state: dict[str, Tensor]) -> int:
+    """A checksum of a state: the same for equal bits."""
+    check = 0
+    for name, value in state.items():
+        content = value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes()
+        check = zlib.crc32(content, zlib.crc32(name.encode(), check))
+    return check
+
+
 def fit(
     plan: GDETrainingPlan,
     data: GroupDataModule,
@@ -221,6 +270,8 @@ def fit(
     patience: int,
     ema_decay: float,
     callbacks: list[pl.Callback],
+    checkpoints: Checkpoints | None = None,
+    resume_from: Path | None = None,
     **trainer_kwargs: Any,
 ) -> dict[str, pd.DataFrame]:
     """Train, leave the best averaged weights in the module, and return the history.
@@ -238,50 +289,55 @@ def fit(
         Of the exponential moving average of the weights.
     callbacks
         The user's own.
+    checkpoints
+        Writes checkpoints, where they are asked for.
+    resume_from
+        Checkpoint to go on from.
     **trainer_kwargs
         For :class:`lightning.pytorch.Trainer`.
     """
-    budget = plan.budget
-    callbacks = [*callbacks, WeightAveraging(use_buffers=False, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))]
+    budget, best = plan.budget, BestWeights() if early_stopping and data.val_dataloader() else None
+    callbacks = list(callbacks)
+    if best is not None:
+        callbacks += [best, EarlyStopping("validation_loss", patience=patience, check_on_train_epoch_end=False)]
+    callbacks.append(WeightAveraging(use_buffers=False, multi_avg_fn=get_ema_multi_avg_fn(ema_decay)))
     if trainer_kwargs.get("enable_progress_bar", True):
         callbacks.append(_EpochBar())
     if budget.max_seconds:
         callbacks.append(Timer(duration=timedelta(seconds=budget.max_seconds), interval="step", verbose=False))
-    max_epochs = math.ceil(budget.max_steps / data.steps_per_epoch) if budget.max_steps else -1
-    with tempfile.TemporaryDirectory(prefix="scgde-") as folder:
-        best = None
-        if data.val_dataloader():
-            # Not save_weights_only: Lightning then leaves out the averaged weights, which are the ones validated.
-            best = ModelCheckpoint(folder, monitor="validation_loss", save_on_train_epoch_end=False)
-            callbacks.append(best)
-            if early_stopping:
-                callbacks.append(EarlyStopping("validation_loss", patience=patience, check_on_train_epoch_end=False))
-        settings: dict[str, Any] = {
-            "logger": SimpleLogger(),
-            "max_epochs": max_epochs,
-            "max_steps": budget.max_steps or -1,
-            "gradient_clip_val": 2.0,
-            "enable_checkpointing": best is not None,
-            "enable_model_summary": False,
-            "num_sanity_val_steps": 0,
-            "log_every_n_steps": min(10, data.steps_per_epoch),
-            "limit_val_batches": None if best is not None else 0,
-            "default_root_dir": folder,
-        }
-        trainer = pl.Trainer(**{**settings, **trainer_kwargs}, callbacks=callbacks)
-        plan.started = time.monotonic()
-        with warnings.catch_warnings():
-            # Lightning's own, with torch 2.13 and newer.
-            warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
-            # Steps are drawn from tensors in memory: worker processes would only copy them.
-            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-            warnings.filterwarnings("ignore", message=".*Checkpoint directory.*exists and is not empty.*")
-            with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-                # Lightning and dropout draw from the global generator: from the seed, and without a trace.
-                torch.manual_seed(plan.seed)
-                trainer.fit(plan, datamodule=data)
-        if early_stopping and best is not None and best.best_model_path:
-            state = torch.load(best.best_model_path, map_location=plan.device, weights_only=True)["state_dict"]
-            plan.load_state_dict(state)
-    history = trainer.logger.history if isinstance(trainer.logger, SimpleLogger) else {}
+    if checkpoints is not None:
+        callbacks.append(checkpoints)
+        plugins = trainer_kwargs.get("plugins") or []
+        trainer_kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), checkpoints.io]
+    settings: dict[str, Any] = {
+        "logger": SimpleLogger(),
+        "max_epochs": math.ceil(budget.max_steps / data.steps_per_epoch) if budget.max_steps else -1,
+        "max_steps": budget.max_steps or -1,
+        "gradient_clip_val": 2.0,
+        "enable_checkpointing": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        "log_every_n_steps": min(10, data.steps_per_epoch),
+        "limit_val_batches": None if data.val_dataloader() else 0,
+        # Processes share the groups of a step; Lightning would have them share the steps.
+        "use_distributed_sampler": False,
+    }
+    trainer = pl.Trainer(**{**settings, **trainer_kwargs}, callbacks=callbacks)
+    with warnings.catch_warnings():
+        # Lightning's own, with torch 2.13 and newer.
+        warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
+        # Steps are drawn from tensors in memory: worker processes would only copy them.
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        # It is: the data module is told where.
+        warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            # Lightning and dropout draw from the global generator: from the seed, and without a trace.
+            torch.manual_seed(plan.seed)
+            # The clock; a checkpoint sets it back.
+            plan.started = time.monotonic()
+            trainer.fit(plan, datamodule=data, ckpt_path=resume_from, weights_only=True)
+    if best is not None:
+        best.restore(plan)
+    # Lightning logs in the first process; the others get what it has.
+    history = trainer.strategy.broadcast(log_of(trainer))
     return {name: frame.astype(float) for name, frame in history.items() if name.startswith(("train", "validation"))}
