@@ -1,54 +1,11 @@
-"""Saving, showing, palettes, and the rules that all functions share."""
+"""Palettes and names."""
 
-import inspect
-
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
-from scgde import pl
 from scgde.pl._color import MISSING, encode, palette
 from scgde.pl._style import shorten
-
-
-@pytest.fixture
-def calls(make_groups, make_cells):
-    groups = make_groups(5)
-    distances = pd.DataFrame(1 - np.eye(3), index=list("abc"), columns=list("abc"))
-    path = make_cells(40)
-    path.obs["t"] = np.repeat([0.0, 1.0], 20)
-    return {
-        "embedding": lambda **options: pl.embedding(groups, **options),
-        "enough_cells": lambda **options: pl.enough_cells(make_groups(5, se=True), **options),
-        "generated_vs_real": lambda **options: pl.generated_vs_real(make_cells(30), make_cells(30), **options),
-        "group_distances": lambda **options: pl.group_distances(distances, **options),
-        "history": lambda **options: pl.history({"train_loss": pd.DataFrame({"train_loss": [2.0, 1.0]})}, **options),
-        "interpolation": lambda **options: pl.interpolation(path, **options),
-    }
-
-
-@pytest.mark.parametrize("name", pl.__all__)
-def test_ax_show_and_save_as_in_scanpy(calls, name, tmp_path, monkeypatch, assert_inside):
-    options = inspect.signature(getattr(pl, name)).parameters
-    assert all(options[key].kind is inspect.Parameter.KEYWORD_ONLY for key in ("ax", "show", "save"))
-
-    figure, ax = plt.subplots(layout="constrained")
-    assert calls[name](ax=ax) is ax
-    assert ax.has_data()
-    assert plt.get_fignums() == [figure.number]
-
-    shown = []
-    monkeypatch.setattr(plt, "show", lambda: shown.append(True))
-    drawn = calls[name](save=tmp_path / "figure.png", show=False)
-    own = np.ravel(drawn)[0].figure
-    assert own.get_figwidth() == pytest.approx(3.5)
-    assert (tmp_path / "figure.png").stat().st_size > 1000
-    assert_inside(own)
-    assert not shown
-    assert calls[name](show=True) is None
-    assert shown == [True]
-    assert len(plt.get_fignums()) == 3
 
 
 @pytest.mark.parametrize("n", [1, 2, 8, 9, 18, 19, 300, 3000])

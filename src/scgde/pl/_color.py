@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -106,7 +107,7 @@ def _encode_categories(series: pd.Series, *, title: str) -> Colors:
     return Colors(rgba, missing, title, categories=dict(zip(order, colors, strict=True)))
 
 
-def uniform(n: int, color: str = OKABE_ITO[0]) -> Colors:
+def uniform(n: int, color: Any = OKABE_ITO[0]) -> Colors:
     """Return one colour for all ``n`` points; nothing to explain."""
     return Colors(np.tile(to_rgba(color), (n, 1)), np.zeros(n, dtype=bool))
 
@@ -134,18 +135,27 @@ def scatter(ax: Axes, xy: np.ndarray, colors: Colors, *, size: float | None = No
         )
 
 
-def explain(ax: Axes, colors: Colors, *, top: float = 1.0, height: float = 1.0, entries: int = LEGEND_ENTRIES) -> None:
+def explain(
+    ax: Axes,
+    colors: Colors,
+    *,
+    top: float = 1.0,
+    height: float = 1.0,
+    entries: int = LEGEND_ENTRIES,
+    extra: Sequence[Line2D] = (),
+) -> None:
     """Put the legend or colour bar of ``colors`` to the right of ``ax``, from ``top`` down (in axes units).
 
-    Above ``entries`` categories the legend says how many more there are.
+    Above ``entries`` categories the legend says how many more there are; ``extra`` entries follow.
     """
     loc: Any = "upper left"
     left, title, anchor = 1.03, shorten(colors.title), (1.01, top + 0.02)
+    handles = [*legend_handles(colors, entries), *extra]
     if colors.mappable is not None:
-        foot = 0.14 if colors.missing.any() else 0.0
+        foot = 0.08 + 0.06 * len(handles) if handles else 0.0
         colorbar(ax, colors.mappable, colors.title, bounds=(left, top - height * (1 - foot), 0.04, height * (1 - foot)))
         title, loc, anchor = "", "lower left", (1.01, top - height - 0.02)
-    if handles := legend_handles(colors, entries):
+    if handles:
         ax.legend(handles=handles, title=title, loc=loc, bbox_to_anchor=anchor, **LEGEND)
 
 

@@ -11,26 +11,23 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
-from matplotlib.collections import PatchCollection
-from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
-from matplotlib.patches import Ellipse
-from scipy.stats import chi2
 
 from scgde.uncertainty import MIN_CELLS
 
-from ._color import Colors, explain, scatter, uniform
-from ._groups import group_colors, group_names, groupby_columns
+from ._color import explain, scatter, uniform
+from ._ellipses import error_ellipses
+from ._groups import group_colors, group_names, groupby_columns, stored_embedding
 from ._labels import annotate as annotate_points
 from ._projection import project
-from ._style import finish, new_axes, point_size, style, unknown
+from ._style import finish, new_axes, point_size, style
 
 _MANY = 25
 
 
 @dataclass(frozen=True)
 class _Groups:
-    """What is drawn: embedding (n_groups, n_latent), standard errors, names of groups and dimensions, small groups."""
+    """What is drawn: embedding (n_groups, n_latent), its errors, names of groups and dimensions, small groups."""
 
     z: np.ndarray
     se: np.ndarray | None
@@ -76,9 +73,11 @@ def embedding(
         Write the names of the groups. By default up to 25 are named, where there is a free place; ``True`` names all.
     error
         ``"ellipse"`` draws the region that covers the population value with probability 95%, where standard errors are
-        known and the projection is linear (not UMAP). Errors of different dimensions are taken as independent.
+        known and the projection is linear (not UMAP). Errors of different dimensions are taken as independent where no
+        covariance is given.
     se
-        Standard errors (n_groups, n_latent), instead of those stored in ``.uns[key]["se"]``.
+        Standard errors (n_groups, n_latent), instead of those stored in ``.uns[key]["se"]``; or covariances
+        (n_groups, n_latent, n_latent), as ``model.group_covariance()`` returns.
     legend
         Explain the colours, to the right of the axes.
     size
@@ -111,16 +110,15 @@ def embedding(
     with style():
         ax = new_axes(ax)
         if error is not None and groups.se is not None and axes is not None:
-            _ellipses(ax, xy, groups.se, axes, colors)
+            error_ellipses(ax, xy, _projected(groups.se, axes), colors)
         scatter(ax, xy, colors, size=size)
-        if groups.few_cells.any():
-            _open(ax, xy[groups.few_cells], size, legend=legend)
+        few = [_open(ax, xy[groups.few_cells], size)] if groups.few_cells.any() else []
         ax.set(xlabel=labels[0], ylabel=labels[1])
         ax.margins(0.1 if n <= _MANY else 0.04)
         if axes is None:
             ax.set(xticks=[], yticks=[])
         if legend:
-            explain(ax, colors)
+            explain(ax, colors, extra=few)
         if annotate or (annotate is None and n <= _MANY):
             annotate_points(ax, xy, groups.names, size=size, force=bool(annotate))
         return finish(ax, show=show, save=save)
@@ -129,10 +127,7 @@ def embedding(
 def _read(data: AnnData | pd.DataFrame, key: str, se: pd.DataFrame | np.ndarray | None) -> _Groups:
     """Embedding, standard errors and names from either kind of input, checked."""
     if isinstance(data, AnnData):
-        if key not in data.uns:
-            remedy = "Call `model.get_group_embedding()` first, or give the key it was told to write to."
-            raise KeyError(unknown("Embedding `.uns` key", key, list(data.uns), remedy))
-        stored = data.uns[key]
+        stored = stored_embedding(data, key)
         z = np.asarray(stored["embedding"], dtype=float)
         names = group_names(stored["groups"][groupby_columns(stored)])
         dimensions: Sequence[object] = [f"z{i + 1}" for i in range(z.shape[1])]
@@ -145,7 +140,7 @@ def _read(data: AnnData | pd.DataFrame, key: str, se: pd.DataFrame | np.ndarray 
         msg = f"Expected an AnnData with an embedding or a DataFrame of embeddings, but got {type(data).__name__}."
         raise TypeError(msg)
     errors = None if se is None else np.asarray(se, dtype=float)
-    if errors is not None and errors.shape != z.shape:
+    if errors is not None and errors.shape not in (z.shape, (*z.shape, z.shape[1])):
         msg = f"Standard errors of shape {errors.shape} do not fit an embedding of shape {z.shape}: give one per value."
         raise ValueError(msg)
     if 0 in z.shape or not np.isfinite(z).all():
@@ -155,31 +150,14 @@ def _read(data: AnnData | pd.DataFrame, key: str, se: pd.DataFrame | np.ndarray 
     return _Groups(z, errors, names, dimensions, few)
 
 
-def _open(ax: Axes, xy: np.ndarray, size: float, *, legend: bool) -> None:
-    """Make the markers at ``xy`` open, with an entry in a legend of its own."""
+def _open(ax: Axes, xy: np.ndarray, size: float) -> Line2D:
+    """Make the markers at ``xy`` open; return the entry of the legend that says why."""
     ax.scatter(xy[:, 0], xy[:, 1], s=0.4 * size, c="white", linewidths=0, rasterized=len(xy) > 1000, zorder=4)
-    if legend:
-        marker = Line2D(
-            [], [], linestyle="none", marker="o", markersize=4, markerfacecolor="white", markeredgecolor="0.25"
-        )
-        ax.add_artist(Legend(ax, [marker], [f"< {MIN_CELLS} cells"], loc="best", handletextpad=0.2, handlelength=1.2))
+    return Line2D([], [], ls="", marker="o", ms=4, mfc="white", mec="0.25", label=f"< {MIN_CELLS} cells")
 
 
-def _ellipses(ax: Axes, xy: np.ndarray, se: np.ndarray, axes: np.ndarray, colors: Colors) -> None:
-    """95% regions of normal errors, projected."""
-    covariance = np.einsum("gi,ij,ik->gjk", np.nan_to_num(se) ** 2, axes, axes)
-    variance, vectors = np.linalg.eigh(covariance)
-    width, height = 2 * np.sqrt(chi2.ppf(0.95, df=2) * np.clip(variance, 0, None)).T
-    angle = np.degrees(np.arctan2(vectors[:, 1, 0], vectors[:, 0, 0]))
-    patches = [Ellipse(point, w, h, angle=a) for point, w, h, a in zip(xy, width, height, angle, strict=True)]
-    many = len(xy) > 200
-    ax.add_collection(
-        PatchCollection(
-            patches,
-            facecolors=np.c_[colors.rgba[:, :3], np.full(len(xy), 0.03 if many else 0.15)],
-            edgecolors=np.c_[colors.rgba[:, :3], np.full(len(xy), 0.15 if many else 0.7)],
-            linewidths=0.3 if many else 0.6,
-            rasterized=len(xy) > 1000,
-            zorder=1,
-        )
-    )
+def _projected(se: np.ndarray, axes: np.ndarray) -> np.ndarray:
+    """Covariance (n_groups, 2, 2) in the view, from standard errors or covariances; 0 where it is not known."""
+    if se.ndim == 2:
+        return np.einsum("gi,ij,ik->gjk", np.nan_to_num(se) ** 2, axes, axes)
+    return np.einsum("gil,ij,lk->gjk", np.nan_to_num(se), axes, axes)

@@ -12,9 +12,9 @@ from matplotlib.ticker import PercentFormatter
 from scgde.uncertainty import relative_error
 
 from ._color import OKABE_ITO
-from ._groups import group_names, groupby_columns
+from ._groups import group_names, groupby_columns, stored_embedding
 from ._labels import annotate as annotate_points
-from ._style import finish, new_axes, point_size, style, unknown
+from ._style import finish, new_axes, point_size, style
 
 
 def enough_cells(
@@ -61,10 +61,7 @@ def enough_cells(
     ValueError
         If groups do not differ by more than chance.
     """
-    stored = adata.uns.get(key)
-    if stored is None or "se" not in stored:
-        remedy = "Call `model.get_group_embedding(return_se=True)` first."
-        raise KeyError(unknown("Embedding with standard errors `.uns` key", key, list(adata.uns), remedy))
+    stored = stored_embedding(adata, key, errors=True)
     z, n = np.asarray(stored["embedding"]), stored["groups"]["n_effective"].to_numpy(dtype=float)
     error = relative_error(z, np.asarray(stored["se"]), n)
     known = np.isfinite(error)

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from scipy.stats import gaussian_kde
 
 from ._color import LEGEND, Colors, encode, explain, legend_handles, scatter, uniform
-from ._projection import Linear, fit_pca, pick, read_cells
+from ._projection import Linear, look_at, read_cells
 from ._style import WIDTH, finish, new_axes, point_size, shorten, small_ticks, style, unknown
 
 _FILL = {"real": "#0072B2", "generated": "#D55E00"}
@@ -122,7 +122,7 @@ def _read(
         )
         raise ValueError(msg)
     x, _, names = read["real"]
-    view = fit_pca(x, components) if x.shape[1] > 2 else pick(x.shape[1], components, names)
+    view = look_at(x, components, names)
     return {what: x for what, (x, _, _) in read.items()}, {what: rows for what, (_, rows, _) in read.items()}, view
 
 

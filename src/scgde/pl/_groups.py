@@ -13,6 +13,17 @@ from ._color import Colors, encode
 from ._style import unknown
 
 
+def stored_embedding(adata: AnnData, key: str, *, errors: bool = False) -> Mapping[str, Any]:
+    """Embedding of groups in ``.uns[key]``; with ``errors``, one that has standard errors."""
+    stored = adata.uns.get(key)
+    if stored is None or (errors and "se" not in stored):
+        what = "Embedding with standard errors" if errors else "Embedding"
+        call = f"model.get_group_embedding({'return_se=True' if errors else ''})"
+        remedy = f"Call `{call}` first, or give the key it was told to write to."
+        raise KeyError(unknown(f"{what} `.uns` key", key, list(adata.uns), remedy))
+    return stored
+
+
 def groupby_columns(stored: Mapping[str, Any]) -> list[str]:
     """Columns of ``stored["groups"]`` that name a group; the first column where the settings do not say."""
     columns = list(stored["groups"].columns)

@@ -12,7 +12,7 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 
 from ._color import MISSING, Colors, encode, explain, scatter, uniform
-from ._projection import fit_pca, pick, read_cells
+from ._projection import look_at, read_cells
 from ._style import WIDTH, finish, new_axes, point_size, small_ticks, style, unknown
 
 
@@ -73,7 +73,7 @@ def interpolation(
         raise ValueError(msg)
     t_all = _times(generated, time)
     x, rows, names = read_cells(generated, rep, what="generated cells", max_cells=max_cells, seed=seed)
-    view = fit_pca(x, components) if x.shape[1] > 2 else pick(x.shape[1], components, names)
+    view = look_at(x, components, names)
     xy, t = view(x), t_all[rows]
     colors = encode(t, title=time)
     with style():

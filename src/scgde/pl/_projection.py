@@ -111,13 +111,10 @@ def project(
     return (xy, view.labels, view.axes) if isinstance(view, Linear) else (xy, view, None)
 
 
-def read_cells(
-    data: AnnData | np.ndarray, rep: str | None, *, what: str, max_cells: int, seed: int
-) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Cells (n, n_features) to draw, their row numbers in ``data``, and feature names.
+def cell_matrix(data: AnnData | np.ndarray, rep: str | None, *, what: str) -> tuple[Any, list[str]]:
+    """Matrix (n_cells, n_features) of cells as it is stored, and the names of its features.
 
-    At most ``max_cells`` rows are drawn, at random from ``seed``; rows with NaN or infinite values are left out with a
-    warning. An AnnData without ``rep`` in ``.obsm`` is read from ``.X`` where ``rep`` is None or "X".
+    An AnnData without ``rep`` in ``.obsm`` is read from ``.X`` where ``rep`` is None or "X".
     """
     if isinstance(data, AnnData):
         if rep not in (None, "X") and rep not in data.obsm:
@@ -130,16 +127,46 @@ def read_cells(
     if shape is None or len(shape) != 2 or shape[0] < 1 or shape[1] < 2:
         msg = f"The {what} must be (cells, features), at least one cell and two features, but the shape is {shape}."
         raise ValueError(msg)
-    rows = np.arange(matrix.shape[0])
-    if len(rows) > max_cells:
-        rows = np.sort(np.random.default_rng(seed).choice(len(rows), max_cells, replace=False))
+    return matrix, names or [f"feature {i + 1}" for i in range(shape[1])]
+
+
+def dense_rows(matrix: Any, rows: np.ndarray) -> np.ndarray:
+    """Rows of a dense, sparse or tabular matrix, (n_rows, n_features)."""
     x = getattr(matrix, "to_numpy", lambda: matrix)()[rows]
-    x = np.asarray(x.toarray() if issparse(x) else x, dtype=float)
-    finite = np.isfinite(x).all(axis=1)
+    return np.asarray(x.toarray() if issparse(x) else x, dtype=float)
+
+
+def at_most(n: int, most: int, seed: int) -> np.ndarray:
+    """Numbers below ``n``, in order: all of them, or ``most`` at random from ``seed``."""
+    return np.arange(n) if n <= most else np.sort(np.random.default_rng(seed).choice(n, most, replace=False))
+
+
+def only_finite(finite: np.ndarray, what: str) -> np.ndarray:
+    """Positions of the cells that can be drawn; a warning says how many cannot."""
     if not finite.any():
-        msg = f"All {len(x)} cells of the {what} hold NaN or infinite values: nothing can be drawn."
+        msg = f"All {len(finite)} cells of the {what} hold NaN or infinite values: nothing can be drawn."
         raise ValueError(msg)
     if not finite.all():
-        text = f"{(~finite).sum()} of {len(x)} cells of the {what} hold NaN or infinite values and are not drawn."
-        warnings.warn(text, UserWarning, stacklevel=3)
-    return x[finite], rows[finite], names or [f"feature {i + 1}" for i in range(x.shape[1])]
+        text = f"{(~finite).sum()} of {len(finite)} cells of the {what} hold NaN or infinite values and are not drawn."
+        warnings.warn(text, UserWarning, stacklevel=4)
+    return np.flatnonzero(finite)
+
+
+def read_cells(
+    data: AnnData | np.ndarray, rep: str | None, *, what: str, max_cells: int, seed: int
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Cells (n, n_features) to draw, their row numbers in ``data``, and feature names; see :func:`cell_matrix`.
+
+    At most ``max_cells`` rows are drawn, at random from ``seed``; rows with NaN or infinite values are left out with a
+    warning.
+    """
+    matrix, names = cell_matrix(data, rep, what=what)
+    rows = at_most(matrix.shape[0], max_cells, seed)
+    x = dense_rows(matrix, rows)
+    kept = only_finite(np.isfinite(x).all(axis=1), what)
+    return x[kept], rows[kept], names
+
+
+def look_at(x: np.ndarray, components: tuple[int, int], names: Sequence[object]) -> Linear:
+    """View of cells: their principal components, or the two features there are."""
+    return fit_pca(x, components) if x.shape[1] > 2 else pick(x.shape[1], components, names)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from difflib import get_close_matches
 from os import PathLike
@@ -67,6 +67,12 @@ def finish(drawn: _Drawn, *, show: bool | None, save: str | PathLike[str] | None
         plt.show()
         return None
     return drawn
+
+
+def check_kind(kind: str, kinds: Iterable[str]) -> None:
+    """Raise unless ``kind`` is one of the ways in which a function draws."""
+    if kind not in kinds:
+        raise ValueError(unknown("`kind`", kind, list(kinds), ""))
 
 
 def shorten(text: object, width: int = 20) -> str:
