@@ -146,11 +146,11 @@ def explain(
 ) -> None:
     """Put the legend or colour bar of ``colors`` to the right of ``ax``, from ``top`` down (in axes units).
 
-    Above ``entries`` categories the legend says how many more there are; ``extra`` entries follow.
+    Above ``entries`` the legend says how many more categories there are; ``extra`` entries follow, and count.
     """
     loc: Any = "upper left"
     left, title, anchor = 1.03, shorten(colors.title), (1.01, top + 0.02)
-    handles = [*legend_handles(colors, entries), *extra]
+    handles = [*legend_handles(colors, entries - len(extra) - int(colors.missing.any())), *extra]
     if colors.mappable is not None:
         foot = 0.08 + 0.06 * len(handles) if handles else 0.0
         colorbar(ax, colors.mappable, colors.title, bounds=(left, top - height * (1 - foot), 0.04, height * (1 - foot)))

@@ -127,9 +127,10 @@ def _arrows(ax: Axes, start: np.ndarray, end: np.ndarray, *, width: float, **kwa
         scale=1,
         units="dots",
         width=width * ax.figure.dpi / 72,
-        headwidth=4,
-        headlength=5,
-        headaxislength=4.5,
+        # heads of thin arrows would not be seen
+        headwidth=max(4, 4 / width),
+        headlength=max(5, 5 / width),
+        headaxislength=max(4.5, 4.5 / width),
         zorder=4,
         **kwargs,
     )
