@@ -30,6 +30,8 @@ class GroupBatch(NamedTuple):
         (pairs, 2) positions in ``group`` of sources and targets, where a transport is trained on pairs, or None.
     labels
         (groups, columns) labels as numbers, NaN where missing, or None.
+    importance
+        (groups,) factors of the losses of the scored groups, or None where all count equally.
     """
 
     group: Tensor
@@ -42,3 +44,4 @@ class GroupBatch(NamedTuple):
     step: int
     pairs: Tensor | None = None
     labels: Tensor | None = None
+    importance: Tensor | None = None

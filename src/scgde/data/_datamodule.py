@@ -130,7 +130,9 @@ class _Steps(Dataset):
         sums = self.fold_sums[group]
         left_out = sums[torch.arange(len(group)), fold.clamp_min(0)] * (fold >= 0)[:, None].to(sums.device)
         labels = None if self.labels is None else self.labels[group]
-        return GroupBatch(group, sums.sum(1) - left_out, x, weight, x_score, weight_score, batch, step, pairs, labels)
+        importance = sampler.importance(group[:n_scored])
+        left = sums.sum(1) - left_out
+        return GroupBatch(group, left, x, weight, x_score, weight_score, batch, step, pairs, labels, importance)
 
 
 class _Batches(Dataset):
@@ -221,6 +223,8 @@ class GroupDataModule(LightningDataModule):
         Pairs of groups to train on, or None.
     labels
         (n_groups, columns) labels as numbers, NaN where missing or held out, or None where labels take no part.
+    group_weight
+        (n_groups,) what each group counts, or None where all count equally.
     """
 
     def __init__(
@@ -239,9 +243,10 @@ class GroupDataModule(LightningDataModule):
         skip: int = 0,
         pairing: Pairing | None = None,
         labels: Tensor | None = None,
+        group_weight: Tensor | None = None,
     ) -> None:
         super().__init__()
-        self.pairing, self.labels = pairing, labels
+        self.pairing, self.labels, self.group_weight = pairing, labels, group_weight
         self.cells, self.fold_sums, self.seed = cells, fold_sums, seed
         self.train_groups, self.validation_groups = train_groups, validation_groups
         self.batch_size = batch_size
@@ -268,6 +273,7 @@ class GroupDataModule(LightningDataModule):
             rank,
             world_size,
             labelled,
+            self.group_weight,
         )
         if self.pairing is None:
             return GroupSampler(*arguments)
@@ -312,4 +318,5 @@ class GroupDataModule(LightningDataModule):
         x_score, weight_score, batch = self.cells.gather(group, first[:, None] + score, share_score)
         pairs = None if self.pairing is None else self.pairing.within(group, torch.full((len(group), 2), 0.5))
         sums = self.fold_sums[group].sum(1)
-        return GroupBatch(group, sums, x, weight, x_score, weight_score, batch, step=0, pairs=pairs)
+        importance = None if self.group_weight is None else self.group_weight[group]
+        return GroupBatch(group, sums, x, weight, x_score, weight_score, batch, 0, pairs, importance=importance)

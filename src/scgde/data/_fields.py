@@ -56,6 +56,8 @@ class GroupedObs:
         Overlapping groups that share cells, directly or through others, are one unit.
     time
         (n_groups,) time of each group, or None.
+    group_weight
+        (n_groups,) what each group counts in training, or None where all count equally.
     """
 
     index: GroupIndex
@@ -65,6 +67,7 @@ class GroupedObs:
     split: np.ndarray | None
     unit: np.ndarray
     time: np.ndarray | None
+    group_weight: np.ndarray | None = None
 
     @property
     def table(self) -> pd.DataFrame:

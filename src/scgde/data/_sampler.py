@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -43,6 +44,9 @@ class GroupSampler:
         This process and the number of processes: ranks get disjoint groups of each step.
     labelled
         Positions of the training groups that have a label, or None where labels take no part.
+    group_weight
+        (n_groups,) what each group counts, or None where all count equally. A group is then drawn into a step with a
+        probability in proportion to it, at most 1, and its loss is multiplied by what is left of its weight.
     """
 
     counts: Tensor
@@ -54,10 +58,13 @@ class GroupSampler:
     rank: int = 0
     world_size: int = 1
     labelled: Tensor | None = None
+    group_weight: Tensor | None = None
     _order: tuple[int, Tensor] = field(default=(-1, torch.empty(0, dtype=torch.int64)), repr=False)
 
     def __post_init__(self) -> None:
         self.batch_size = min(self.batch_size, len(self.groups))
+        if self.group_weight is not None:
+            self.batch_size = min(self.batch_size, int((self.group_weight[self.groups] > 0).sum()))
         if self.batch_size < self.world_size:
             msg = f"{self.batch_size} groups per step cannot be shared by {self.world_size} processes."
             raise ValueError(msg)
@@ -68,13 +75,48 @@ class GroupSampler:
         return len(self.groups) // self.batch_size
 
     def groups_of(self, step: int) -> Tensor:
-        """Groups of this rank at ``step``: a slice of this pass's random order."""
+        """Groups of this rank at ``step``: a slice of this pass's random order, or a draw by weights."""
+        if self.group_weight is not None:
+            return self._of_rank(self._drawn(step))
         turn, place = divmod(step, self.steps_per_pass)
         if self._order[0] != turn:
             keys = CounterRandom(self.seed, turn, self.groups).uniform("groups", 1)[:, 0]
             self._order = (turn, self.groups[keys.argsort(stable=True)])
-        chosen = self._order[1][place * self.batch_size : (place + 1) * self.batch_size]
+        return self._of_rank(self._order[1][place * self.batch_size : (place + 1) * self.batch_size])
+
+    def _of_rank(self, chosen: Tensor) -> Tensor:
         return chosen[self.rank : len(chosen) - len(chosen) % self.world_size : self.world_size]
+
+    def _drawn(self, step: int) -> Tensor:
+        """Different groups, each with its probability: every unit of their sum, in a random order, draws one."""
+        u = CounterRandom(self.seed, step, self.groups).uniform("groups", 2).double()
+        order = u[:, 0].argsort(stable=True)
+        ends = self.probability[order].cumsum(0)
+        place = torch.searchsorted(ends, u[0, 1] + torch.arange(self.batch_size), right=True)
+        return self.groups[order[place.clamp_max(len(order) - 1)]]
+
+    @cached_property
+    def probability(self) -> Tensor:
+        """(training groups,) of being drawn into a step."""
+        assert self.group_weight is not None
+        weight = self.group_weight[self.groups].double()
+        sure = torch.zeros(len(weight), dtype=torch.bool)
+        while True:
+            rest = (self.batch_size - sure.sum()) * weight / weight[~sure].sum().clamp_min(1e-300)
+            more = ~sure & (rest >= 1)
+            if not more.any():
+                return torch.where(sure, 1.0, rest)
+            sure |= more
+
+    def importance(self, group: Tensor) -> Tensor | None:
+        """(groups,) factors of the losses of drawn groups, whose weighted mean is the same in expectation."""
+        if self.group_weight is None:
+            return None
+        factor = self.group_weight[self.groups].double() / self.probability.clamp_min(1e-300)
+        factor = factor * self.batch_size / len(self.groups)
+        place = torch.full((len(self.group_weight),), -1)
+        place[self.groups] = torch.arange(len(self.groups))
+        return factor[place[group]].float()
 
     def labelled_of(self, step: int, group: Tensor) -> Tensor:
         """Labelled groups to encode besides ``group``: the step then has :data:`LABELLED_PER_STEP` over all ranks."""

@@ -81,9 +81,11 @@ def build_module(
     n_batch: int,
     options: dict[str, Any],
     heads: list[dict[str, Any]],
+    group_weight: np.ndarray | None = None,
 ) -> GroupedCells:
     """Fit what is closed form on the training groups, then make the networks; returns standardised cells."""
     train = torch.from_numpy(split["train"])
+    weight = None if group_weight is None else torch.from_numpy(group_weight).float()[train]
     counts = training_counts(cells.counts, torch.from_numpy(split["validation"]))
     own = [slice(int(cells.offsets[g]), int(cells.offsets[g] + counts[g])) for g in train]
     seen = _seen(cells, own)
@@ -100,11 +102,13 @@ def build_module(
         feature_scale=scale,
         n_components=options["n_components"],
         seed=options["seed"],
+        weight=weight,
     )
     standard = _standardized(cells, shift, scale)
     sums = fold_sums(standard, counts, statistics).sum(1)[train]
-    statistics.fit_pooled(sums)
-    statistics.fit_basis(statistics.mixtures(sums), options["n_latent"] - max(1, int(options["n_latent"] * CODE_SHARE)))
+    statistics.fit_pooled(sums, weight)
+    n_coordinates = options["n_latent"] - max(1, int(options["n_latent"] * CODE_SHARE))
+    statistics.fit_basis(statistics.mixtures(sums), n_coordinates, weight)
     n_coordinates = len(statistics.basis)
     module.build(
         n_features=cells.x.shape[1],
@@ -208,7 +212,7 @@ def _module_and_cells(
     if start.module is not None:
         return start.module, _standardized(cells, start.module.shift, start.module.scale)
     module, specs = GDEModule(), [label.spec for label in labels]
-    cells = build_module(module, cells, split, len(model._batches), model.options, specs)
+    cells = build_module(module, cells, split, len(model._batches), model.options, specs, obs.group_weight)
     if y is not None:
         module.heads.fit_constants(y[split["train"]])
     return module, cells
@@ -247,6 +251,7 @@ def _data_and_budget(
         skip=start.skip,
         pairing=model._pairing(obs, split),
         labels=y,
+        group_weight=None if obs.group_weight is None else torch.from_numpy(obs.group_weight).float(),
     )
     return data, budget
 

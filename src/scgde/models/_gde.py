@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 import numpy as np
@@ -13,6 +15,7 @@ from scgde._compat import SETUP_ARGS_KEY, AnnDataManager
 from scgde._constants import KEY
 from scgde._validation import check_anndata, unknown_key
 from scgde.data import Setup, chosen_representation, setup_fields
+from scgde.data._weighting import UNIFORM, group_weights
 from scgde.models import _fitting
 from scgde.models._blocks import GroupedRows
 from scgde.models._cells import check_least
@@ -256,6 +259,7 @@ class GDE(LabelModel):
         checkpoint_dir: str | Path | None = None,
         checkpoint_minutes: float = 10.0,
         resume_from: str | Path | None = None,
+        group_weighting: str | Mapping[Any, float] | pd.Series = UNIFORM,
         plan_kwargs: dict[str, Any] | None = None,
         **trainer_kwargs: Any,
     ) -> None:
@@ -293,6 +297,11 @@ class GDE(LabelModel):
             A ``checkpoint_dir``, or its file, to go on from, with the same data and arguments; on a CPU the result is
             the one without the interruption, to the last bit. "auto" goes on from ``checkpoint_dir`` if it has a
             checkpoint, else begins: the same script then starts a run and restarts it.
+        group_weighting
+            What each group counts, in the shared statistics (fitted at the first call) and in the loss, by how often it
+            is drawn: "uniform"; "balanced:" and a column of ``.obs``, whose values (of whole groups) then count
+            equally; a column of ``.obs`` with weights; or a dict or Series from groups to weights. The embedding keeps
+            more of what tells heavy groups apart.
         plan_kwargs
             Options of the training plan: lr, weight_decay, warmup_steps, ema_decay, reconstruction_weight.
         **trainer_kwargs
@@ -301,8 +310,8 @@ class GDE(LabelModel):
         Raises
         ------
         ValueError
-            For limits or sizes that make no sense, where the AnnData changed since setup, and for a checkpoint of
-            other data or arguments.
+            For limits or sizes that make no sense, weights that do not fit the groups, where the AnnData changed since
+            setup, and for a checkpoint of other data or arguments.
         FileExistsError
             Where ``checkpoint_dir`` holds a checkpoint and ``resume_from`` is not given.
         FileNotFoundError
@@ -322,6 +331,10 @@ class GDE(LabelModel):
         folder, source = checkpoint_paths(checkpoint_dir, checkpoint_minutes, resume_from)
         adata, obs = self._read(None, training=True)
         split = _fitting.split_groups(obs, validation_size, self.options["seed"])
+        obs = replace(obs, group_weight=group_weights(group_weighting, adata, obs, split["train"]))
+        if obs.group_weight is not None and self.options["method"] != "composition":
+            msg = f"group_weighting= does not go with method={self.options['method']!r}, which draws pairs of groups."
+            raise ValueError(msg)
         _fitting.train(
             self,
             adata,

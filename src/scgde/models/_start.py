@@ -109,6 +109,7 @@ def run_of(
         "the split": _checksum(split["train"], split["validation"]),
         "labels": _checksum(labels),
         "weights": _checksum(obs.weight),
+        "group_weighting": _checksum(obs.group_weight),
         "batches": _checksum(model._batch_codes(obs)),
         **model.options,
         **arguments,

@@ -158,7 +158,7 @@ class GDETrainingPlan(pl.LightningModule):
         """Mean loss over the groups of a step."""
         measured = CounterRandom(self.seed, batch.step, batch.group).uniform("batch", 1)[:, 0] < 0.5
         reconstruction, labels = self.loss(batch, step=batch.step, measured=measured)
-        reconstruction = reconstruction.mean()
+        reconstruction = _mean(reconstruction, batch)
         loss = self.reconstruction_weight * reconstruction + self._labels_factor() * labels
         self.seen = batch.group
         if (loss.device.type == "cpu" or batch.step % 50 == 0) and not torch.isfinite(loss):
@@ -215,10 +215,9 @@ class GDETrainingPlan(pl.LightningModule):
 
     def validation_step(self, batch: GroupBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Loss on held-out cells: of training groups, and of held-out groups where there are any."""
+        measured = torch.ones_like(batch.group)
         losses = [
-            self.loss(batch, step=2**31 + draw, measured=torch.full_like(batch.group, draw % 2, dtype=torch.bool))[
-                0
-            ].mean()
+            _mean(self.loss(batch, step=2**31 + draw, measured=measured == draw % 2)[0], batch)
             for draw in range(VALIDATION_DRAWS)
         ]
         loss, n = torch.stack(losses).mean(), len(batch.group)
@@ -242,6 +241,11 @@ class GDETrainingPlan(pl.LightningModule):
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def _mean(losses: Tensor, batch: GroupBatch) -> Tensor:
+    """Mean of the groups' losses, by what they count."""
+    return losses.mean() if batch.importance is None else (batch.importance * losses).mean()
 
 
 class _EpochBar(ProgressBar):

@@ -32,7 +32,12 @@ JUDGING_SHARE = 0.2
 
 
 def fit_shared_mixture(
-    groups: list[Tensor], *, feature_scale: Tensor, n_components: int | None, seed: int
+    groups: list[Tensor],
+    *,
+    feature_scale: Tensor,
+    n_components: int | None,
+    seed: int,
+    weight: Tensor | None = None,
 ) -> MixtureStatistics:
     """Statistics on the shared mixture that best predicts unseen cells of each group.
 
@@ -49,16 +54,22 @@ def fit_shared_mixture(
         Number of components, or None to choose among :data:`COMPONENTS`.
     seed
         Seed of the mixture's initialisation.
+    weight
+        (groups,) what each group counts; by default all count equally.
     """
-    groups = _subset(groups, seed)
+    chosen = _subset(groups, seed)
+    weight = None if weight is None else weight[[i for i, _ in chosen]]
+    groups = [cells for _, cells in chosen]
     x = torch.cat(groups)
+    if weight is not None:
+        x = x[_systematic(weight.repeat_interleave(torch.tensor([len(cells) for cells in groups])))]
     n_judging = torch.tensor([int(max(1, JUDGING_SHARE * len(cells))) if len(cells) > 1 else 0 for cells in groups])
     candidates = (n_components,) if n_components else [k for k in COMPONENTS if k == 1 or len(x) >= 50 * k]
     best: tuple[float, MixtureStatistics | None] = (-np.inf, None)
     for k in candidates:
         statistics = _fit_components(x, min(k, len(x)), feature_scale, seed)
         fitting = _sums(statistics, [cells[: len(cells) - n] for cells, n in zip(groups, n_judging, strict=True)])
-        statistics.fit_pooled(fitting)
+        statistics.fit_pooled(fitting, weight)
         judges = [i for i, n in enumerate(n_judging) if n > 0]
         scores = {}
         for prior_mass in PRIOR_MASSES:
@@ -87,13 +98,20 @@ def _spare_gaussians(statistics: MixtureStatistics, typical: float) -> None:
     statistics.shared_share = 0.0
 
 
-def _subset(groups: list[Tensor], seed: int) -> list[Tensor]:
-    """Random groups, cut to size, that have :data:`MAX_CELLS` cells or little more."""
+def _subset(groups: list[Tensor], seed: int) -> list[tuple[int, Tensor]]:
+    """Random groups and their positions, cut to size, that have :data:`MAX_CELLS` cells or little more."""
     limit = max(MIN_CELLS_PER_GROUP, MAX_CELLS // len(groups))
     groups = [cells[:limit] for cells in groups]
     order = np.random.default_rng(seed).permutation(len(groups))
     total = np.cumsum([len(groups[i]) for i in order])
-    return [groups[i] for i in np.sort(order[: 1 + np.searchsorted(total, MAX_CELLS)])]
+    return [(int(i), groups[i]) for i in np.sort(order[: 1 + np.searchsorted(total, MAX_CELLS)])]
+
+
+def _systematic(weight: Tensor) -> Tensor:
+    """As many positions as there are weights, each as often as its weight says."""
+    ends = weight.double().cumsum(0)
+    place = torch.searchsorted(ends, ends[-1] * (torch.arange(len(weight)) + 0.5) / len(weight))
+    return place.clamp_max(len(weight) - 1)
 
 
 def _fit_components(x: Tensor, k: int, feature_scale: Tensor, seed: int) -> MixtureStatistics:

@@ -190,23 +190,27 @@ class MixtureStatistics(nn.Module):
 
     # --- fitting: everything is closed form --------------------------------------------------------------------------
 
-    def fit_pooled(self, sums: Tensor) -> None:
-        """Set the pooled population from the :meth:`sums` of the training groups, which count equally."""
+    def fit_pooled(self, sums: Tensor, weight: Tensor | None = None) -> None:
+        """Set the pooled population from the :meth:`sums` of the training groups, which count by weight, or equally."""
+
+        def mean(values: Tensor) -> Tensor:
+            return values.mean(0) if weight is None else torch.tensordot(weight.to(values) / weight.sum(), values, 1)
+
         mass, first, second, _ = self._split(sums)
-        pooled_mass = mass.mean(0)
+        pooled_mass = mean(mass)
         self.pooled_weight.copy_(pooled_mass[:, 0])
         # A component without any mass (an outlier that is held out, say) stays where the shared mixture has it.
         used, pooled_mass = pooled_mass > 1e-12, pooled_mass.clamp_min(1e-12)
-        self.pooled_mean.copy_(torch.where(used, first.mean(0) / pooled_mass, self.mean))
+        self.pooled_mean.copy_(torch.where(used, mean(first) / pooled_mass, self.mean))
         own = torch.where(mass > 0, first / mass.clamp_min(1e-12), self.pooled_mean)
-        within = self._within(mass, first, second, own).mean(0) / (pooled_mass[..., None] if self.full else pooled_mass)
+        within = mean(self._within(mass, first, second, own)) / (pooled_mass[..., None] if self.full else pooled_mass)
         # Groups of one or two cells have no spread of their own: a share of the component's shared covariance stays.
         shared = self.root @ self.root if self.full else self.root.square()
         share = torch.where(used, self.shared_share, SHARED_SHARE)
         share = share[..., None] if self.full else share
         self.pooled_within.copy_((1 - share) * within + share * shared)
 
-    def fit_basis(self, mixtures: Mixtures, max_coordinates: int) -> None:
+    def fit_basis(self, mixtures: Mixtures, max_coordinates: int, weight: Tensor | None = None) -> None:
         """Set the embedding's coordinates, in three blocks: means and spreads, weights, correlations.
 
         Means and spreads enter by their principal components over the training groups, and so do correlations;
@@ -214,11 +218,13 @@ class MixtureStatistics(nn.Module):
 
         A few groups span few directions, and a new group differs in others. The covariance of means and spreads is
         therefore shrunk towards a structured one, in which all components of a group shift (and spread) together along
-        each feature; with n groups the structured part has weight 30 / (30 + n).
+        each feature; with n groups the structured part has weight 30 / (30 + n). Groups count by ``weight``, or
+        equally.
         """
         vector = self.all_statistics(mixtures)
-        self.center.copy_(vector.mean(0))
-        deviation = vector - self.center
+        factor = torch.ones(len(vector), 1) if weight is None else (weight / weight.mean()).sqrt()[:, None]
+        self.center.copy_((factor.square() * vector).mean(0))
+        deviation = factor * (vector - self.center)
         parts = deviation[:, : deviation.shape[1] - self.n_pairs].unflatten(1, (self.n_components, -1))
         share = 30 / (30 + len(vector))
         common = self._component_scale(vector)
@@ -239,7 +245,7 @@ class MixtureStatistics(nn.Module):
         rows[len(moments) : len(moments) + len(weights), :, 0] = weights
         basis[len(moments) + len(weights) :, parts[0].numel() :] = correlations
         self.basis = basis
-        spread = self.coordinates(mixtures).square().mean(0).sqrt().clamp_min(1e-3)
+        spread = (factor * self.coordinates(mixtures)).square().mean(0).sqrt().clamp_min(1e-3)
         # Many groups tell which small differences matter; a few do not, and a network that sees them enlarged to unit
         # spread goes astray in new groups. So with few groups coordinates keep more of their natural scale.
         self.spread = spread ** (1 - share) * spread.max() ** share
