@@ -6,6 +6,7 @@ import pytest
 from anndata import AnnData
 
 from scgde import GDE, TDE
+from scgde.nn.transport import TRANSPORTS
 
 TIMES = ("2", "4", "10")
 
@@ -57,7 +58,7 @@ def test_populations_are_groups_at_times(model):
     assert model.adata.uns["tde"]["embedding"].shape == z.shape
 
 
-@pytest.mark.parametrize("method", ["composition", "flow"])
+@pytest.mark.parametrize("method", ["composition", "flow", "energy"])
 @pytest.mark.parametrize("exact", [True, False])
 def test_transport_moves_the_cells(make, method, exact):
     model = make(method=method)
@@ -68,6 +69,18 @@ def test_transport_moves_the_cells(make, method, exact):
     assert moved.obs["target"].unique().tolist() == ["clone_1 | 10"]
     assert np.abs(moved.X.mean(0) - start.X.mean(0)).max() > 15
     np.testing.assert_allclose(moved.X.mean(0), target.X.mean(0), atol=2)
+
+
+@pytest.mark.parametrize("method", sorted(TRANSPORTS))
+def test_every_method_is_deterministic_in_every_chunking(make, method):
+    model = make(method=method, steps=10)
+    ends = [("clone_0", "2"), ("clone_1", "2")], [("clone_0", "4"), ("clone_1", "10")]
+    moved = model.transport(*ends)
+    np.testing.assert_array_equal(model.transport(*ends).X, moved.X)
+    np.testing.assert_allclose(model.transport(*ends, batch_size=7).X, moved.X, atol=1e-4)
+    np.testing.assert_allclose(model.transport(ends[0][1], ends[1][1]).X, moved.X[30:], atol=1e-4)
+    other = model.transport(*ends, seed=1).X
+    assert (np.abs(other - moved.X).max() > 0) == (method != "flow")
 
 
 def test_lists_are_matched_one_to_one_and_equal_single_calls(model):
@@ -106,7 +119,7 @@ def test_embedding_as_source_and_target(model):
     np.testing.assert_allclose(moved.X.mean(0), expected.X.mean(0), atol=1)
 
 
-@pytest.mark.parametrize("method", ["composition", "flow"])
+@pytest.mark.parametrize("method", ["composition", "flow", "energy"])
 def test_trajectory_goes_from_source_to_target(make, method):
     model = make(method=method)
     path = model.transport(("clone_0", "2"), ("clone_0", "10"), return_trajectory=True, n_steps=5)
@@ -168,7 +181,7 @@ def test_from_gde_starts_from_its_networks(adata, tiny):
     assert (tde.steps_, gde.steps_) == (5, 3)
 
 
-@pytest.mark.parametrize("method", ["composition", "flow"])
+@pytest.mark.parametrize("method", ["composition", "flow", "energy"])
 def test_save_and_load(make, tmp_path, method):
     model = make(method=method)
     model.save(tmp_path / "model")
@@ -187,7 +200,7 @@ def test_save_and_load(make, tmp_path, method):
         (lambda m: m.transport(("clone_0", "2"), [("clone_0", "4"), ("clone_0", "10")], key_added="x"), ValueError, "move once"),
         (lambda m: TDE(m.adata, method="flwo"), ValueError, "flwo.*flow"),
         (lambda m: TDE(m.adata, method="flow", pairing="forwards"), ValueError, "forwards.*forward"),
-        (lambda m: TDE(m.adata, pairing="forward"), ValueError, "pairing='forward' is for method='flow'"),
+        (lambda m: TDE(m.adata, pairing="forward"), ValueError, "pairing='forward' is for method='flow' or 'energy'"),
         (lambda m: TDE.setup_anndata(m.adata.copy(), "clone", time_key="clone"), ValueError, "no order|one of the groupby"),
         (lambda m: TDE.setup_anndata(m.adata.copy(), "clone", time_key="dya"), KeyError, "dya.*day"),
     ],

@@ -8,10 +8,11 @@ import torch
 from scgde.metrics import energy_distance
 from scgde.nn._random import CounterRandom
 from scgde.nn.generators import GENERATORS, Condition, Diffusion, Drift, Flow, Generator, InvertibleGenerator
+from scgde.nn.mixtures import symmetric_root
 from scgde.nn.ode import integrate
-from scgde.nn.statistics import symmetric_root
 
 N_GROUPS, N_CELLS, N_LATENT, N_BATCH = 4, 24, 6, 3
+SMALL = {"width": 16, "n_layers": 2}
 
 
 @pytest.fixture(params=sorted(GENERATORS))
@@ -19,10 +20,10 @@ def name(request):
     return request.param
 
 
-def build(name, n_features=3, n_batch=N_BATCH, seed=0, device="cpu"):
+def build(name, n_features=3, n_batch=N_BATCH, seed=0, device="cpu", **options):
     """A generator whose every parameter is moved off its initial value: output layers may start at zero."""
     torch.manual_seed(seed)
-    generator = GENERATORS[name](n_features, N_LATENT, n_batch).eval()
+    generator = GENERATORS[name](n_features, N_LATENT, n_batch, **{**SMALL, **options}).eval()
     with torch.no_grad():
         for parameter in generator.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
@@ -102,10 +103,10 @@ def test_cells_of_weight_zero_have_no_effect_on_the_loss(name, task, n_padding):
 def test_every_cell_counts_in_whichever_slot_it_is(name, task, n_cells):
     """All mass on one slot: the expected loss is that of the cell there.
 
-    The first slot, the last, and two more; 1,000 draws each. All pairs within 4.5 standard errors, which a right
+    The first slot, the last, and two more; 500 draws each. All pairs within 4.5 standard errors, which a right
     generator misses with probability 4e-5.
     """
-    n_draws = 1000
+    n_draws = 500
     generator = build(name, n_batch=0)
     x, _, z, condition, _ = task(n_groups=1, n_cells=1, n_batch=0)
     x, z = x.expand(n_draws, n_cells, -1), z.expand(n_draws, -1)
@@ -123,8 +124,8 @@ def test_every_cell_counts_in_whichever_slot_it_is(name, task, n_cells):
 
 
 def test_integer_weights_are_repeated_cells_in_expectation(name, task):
-    """4,000 independent draws of both; within four standard errors, which a right generator misses with 6e-5."""
-    n_draws = 4000
+    """2,000 independent draws of both; within four standard errors, which a right generator misses with 6e-5."""
+    n_draws = 2000
     generator = build(name, n_batch=0)
     x, _, z, condition, _ = task(n_groups=1, n_cells=6, n_batch=0)
     counts = torch.tensor([1, 3, 2, 1, 1, 8])
@@ -213,7 +214,7 @@ def test_an_untrained_generator_samples_the_mixture(name, task, n_features):
     Those have standard deviations of 2 or less, so means a standard error of 0.03, and standard deviations one of 1.1%.
     """
     torch.manual_seed(0)
-    generator = GENERATORS[name](n_features, N_LATENT, width=16, n_layers=1).eval()
+    generator = GENERATORS[name](n_features, N_LATENT, **SMALL).eval()
     _, _, z, condition, random = task(n_features, n_groups=2, n_batch=0)
     x = generator.sample(z, 4000, condition, random)
     mixtures = condition.mixtures
@@ -229,7 +230,7 @@ def test_without_trust_the_mixture_is_sampled(name, task):
     generator = build(name)
     _, _, z, condition, random = task()
     torch.manual_seed(0)
-    closed = GENERATORS[name](3, N_LATENT, N_BATCH).eval().sample(z, N_CELLS, condition, random)
+    closed = GENERATORS[name](3, N_LATENT, N_BATCH, **SMALL).eval().sample(z, N_CELLS, condition, random)
 
     def learned(trust):
         return generator.sample(
@@ -344,8 +345,10 @@ def test_integer_weights_are_repeated_cells_with_the_same_noise(task):
 @pytest.mark.parametrize("options", [{}, {"sampler": "ancestral"}, {"sampler": "ancestral", "n_steps": 60}])
 def test_samplers_agree_on_the_distribution(task, n_features, options):
     """Untrained, against many steps of the flow: energy distance of 500 cells each, with a spread of about 0.01."""
-    size = {"width": 16, "n_layers": 1}
-    diffusion, flow = Diffusion(n_features, N_LATENT, **size, **options), Flow(n_features, N_LATENT, **size, n_steps=50)
+    diffusion, flow = (
+        Diffusion(n_features, N_LATENT, **SMALL, **options),
+        Flow(n_features, N_LATENT, **SMALL, n_steps=50),
+    )
     _, _, z, condition, random = task(n_features, n_groups=2, n_batch=0)
     expected = flow.sample(z, 500, condition, dataclasses.replace(random, seed=1))
     for x, y in zip(diffusion.sample(z, 500, condition, random), expected, strict=True):

@@ -199,7 +199,9 @@ class ForecastModel(TimedModel):
             else:
                 mean, targets = self._predict(fitted, data, obs, start, table, n_draws, seed)
             ends = [start._replace(z=torch.from_numpy(z).to(start.z), mixtures=None) for z in targets]
-            moved = [self._move(cells, start, end, np.ones(1), None, trust, batch_size, progress)[0] for end in ends]
+            moved = [
+                self._move(cells, start, end, np.ones(1), None, trust, seed, batch_size, progress)[0] for end in ends
+            ]
         rows = cells.obs.assign(
             source=np.array(start.names, dtype=object)[cells.pair],
             target=str(target_time),

@@ -51,7 +51,8 @@ class GDE(LabelModel):
         Name of the encoder: the networks "resnet", "deepsets" and "attention" (their ``encoder_kwargs`` choose the
         ``pooling``), a kernel mean embedding "kme", or the closed-form "moments" and "mixture".
     generator
-        Name of the generator: "flow", or "diffusion".
+        Name of the generator: "flow" and "diffusion", which can be inverted, or "energy", "sliced", "sinkhorn" and
+        "mmd", which are trained by that divergence between generated and real cells.
     n_latent
         Size of the embedding: principal coordinates of the group's statistics, and at least a quarter learned code.
     n_components

@@ -18,7 +18,7 @@ from scgde.nn.encoders import Block
 from scgde.nn.encoders._base import add_by_group
 from scgde.nn.generators import Generator, InvertibleGenerator
 from scgde.nn.mixtures import Mixtures
-from scgde.nn.transport import PairTransport
+from scgde.nn.transport import Transport
 
 #: Cells that share one key of the noise generator.
 NOISE_BLOCK = 256
@@ -186,6 +186,7 @@ def move(
     target: Ends,
     *,
     t: np.ndarray | None = None,
+    seed: int = 0,
     batch_size: int | None = None,
     progress: bool = False,
 ) -> np.ndarray:
@@ -203,6 +204,8 @@ def move(
         Populations, row by row.
     t
         Positions on the paths to return; by default the end alone.
+    seed
+        Seed of the noise, where the transport takes any.
     batch_size
         Cells in memory at a time.
     progress
@@ -210,6 +213,10 @@ def move(
     """
     times = np.ones(1) if t is None else t
     result = np.empty((len(times), *x.shape), dtype=np.float32)
+    # The noise of a cell depends on its place in its population: neither on the chunk nor on the other populations.
+    order = np.argsort(pair, kind="stable")
+    place = np.empty(len(pair), dtype=np.int64)
+    place[order] = np.arange(len(pair)) - np.searchsorted(pair[order], pair[order])
     jobs = list(_blocks(pair, cells_at_a_time(batch_size, module.device)))
     for rows, of in tqdm(jobs, desc="Transporting", disable=not progress):
         # Blocks are padded by repeating cells, whose results are written twice.
@@ -218,7 +225,8 @@ def move(
             each.select(of)._replace(batch=None if each.batch is None else each.batch[rows].to(module.device))
             for each in (source, target)
         )
-        for i, moved in enumerate(_paths(module, cells, start, end, times.tolist())):
+        random = CounterRandom(seed, 0, torch.from_numpy(place[rows].ravel()).to(module.device))
+        for i, moved in enumerate(_paths(module, cells, start, end, times.tolist(), random)):
             result[i, rows] = module.restore(moved).cpu().numpy()
     return result
 
@@ -246,15 +254,17 @@ def _blocks(pair: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, Tensor]]:
             yield rows, torch.from_numpy(pair[rows[:, 0]])
 
 
-def _paths(module: GDEModule, x: Tensor, source: Ends, target: Ends, times: list[float]) -> Iterator[Tensor]:
-    """Cells (blocks, cells, features) at each time of their paths."""
+def _paths(
+    module: GDEModule, x: Tensor, source: Ends, target: Ends, times: list[float], random: CounterRandom
+) -> Iterator[Tensor]:
+    """Cells (blocks, cells, features) at each time of their paths; ``random`` has a key for each cell."""
     start, end = (
         module.condition(each.z, each.mixtures, each.batch, torch.full_like(each.z[:, 0], each.trust))
         for each in (source, target)
     )
     generator = module.generator
-    if isinstance(generator, PairTransport):
-        yield from generator.path(x, module.latent(source.z), module.latent(target.z), start, end, times)
+    if isinstance(generator, Transport):
+        yield from generator.path(x, module.latent(source.z), module.latent(target.z), start, end, times, random)
         return
     assert isinstance(generator, InvertibleGenerator)
     noise = generator.encode(x, module.latent(source.z), start)

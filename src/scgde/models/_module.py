@@ -12,10 +12,15 @@ from scgde.nn.generators import GENERATORS, Condition, Generator
 from scgde.nn.heads import Heads
 from scgde.nn.mixtures import Mixtures
 from scgde.nn.statistics import MixtureStatistics
-from scgde.nn.transport import TRANSPORTS, PairTransport
+from scgde.nn.transport import TRANSPORTS, Transport
 
 #: Total variance of the code in an embedding, relative to that of the statistics. The statistics carry the geometry.
 CODE_VARIANCE = 0.1
+
+
+def generator_class(generator: str, method: str) -> type[Generator] | type[Transport]:
+    """What a model learns besides the encoder: a generator of single populations, or a transport of pairs."""
+    return GENERATORS[generator] if method == "composition" else TRANSPORTS[method]
 
 
 class GDEModule(nn.Module):
@@ -28,7 +33,7 @@ class GDEModule(nn.Module):
 
     statistics: MixtureStatistics
     encoder: Encoder
-    generator: Generator | PairTransport
+    generator: Generator | Transport
     heads: Heads
     shift: Tensor
     scale: Tensor
@@ -83,8 +88,7 @@ class GDEModule(nn.Module):
             torch.manual_seed(seed)
             self.encoder = ENCODERS[encoder](n_features, n_code, **encoder_kwargs)
             n_latent = n_coordinates + n_code
-            kind = GENERATORS[generator] if method == "composition" else TRANSPORTS[method]
-            self.generator = kind(n_features, n_latent, n_batch, **generator_kwargs)
+            self.generator = generator_class(generator, method)(n_features, n_latent, n_batch, **generator_kwargs)
             self.heads = Heads(n_latent, heads or [])
         if statistics is None:
             statistics = MixtureStatistics(n_features, n_components, n_coordinates, n_crossed)

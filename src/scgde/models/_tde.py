@@ -35,11 +35,13 @@ class TDE(ForecastModel):
         Registry of a saved model, where there is no AnnData.
     method
         "composition": a conditional flow is inverted under the source's embedding and run under the target's.
-        "flow": a velocity field conditioned on both embeddings, trained on ordered pairs of populations. With
-        ``batch_key`` it is told the target's batch only; the composition is told both.
+        "flow": a velocity field conditioned on both embeddings, trained on ordered pairs of populations. "energy",
+        "sliced", "sinkhorn" and "mmd": a map of a cell and noise in one evaluation of a network, trained on such pairs
+        by that divergence between moved cells and those of the target; which cell goes where is not learned. With
+        ``batch_key`` all but the composition are told the target's batch only.
     pairing
-        Pairs that ``method="flow"`` is trained on: "any", "forward" (from earlier to later), "within_group" (forward,
-        inside one donor or clone), or a list of pairs of keys.
+        Pairs that all methods but the composition are trained on: "any", "forward" (from earlier to later),
+        "within_group" (forward, inside one donor or clone), or a list of pairs of keys.
     orphans
         Whether donors, clones, … that are seen at one time only take part in training. Without them the model is a
         baseline that shows what they are worth.
@@ -86,7 +88,8 @@ class TDE(ForecastModel):
         if isinstance(pairing, str) and pairing not in PAIRINGS:
             raise ValueError(unknown_key(pairing, PAIRINGS, "the pairings (pairing=)").args[0])
         if method == "composition" and pairing != "any":
-            msg = f"pairing={pairing!r} is for method='flow'; the composition is trained on single populations."
+            able = " or ".join(map(repr, TRANSPORTS))
+            msg = f"pairing={pairing!r} is for method={able}; the composition is trained on single populations."
             raise ValueError(msg)
         self._make(encoder, generator, n_latent, n_components, encoder_kwargs, generator_kwargs, seed, method, pairing)
         self.options["orphans"] = orphans

@@ -95,7 +95,7 @@ class TransportModel(CellModel):
             n training groups, or 1 where the model knows batches: a cell's noise carries what the model does not know,
             and a correction that few groups taught leads it astray.
         seed
-            Seed of the cells of a source that is an embedding.
+            Seed of the cells of a source that is an embedding, and of the noise of methods that take any.
         batch_size
             Cells in memory at a time.
         key_added
@@ -143,7 +143,7 @@ class TransportModel(CellModel):
             msg = f"key_added={key_added!r} needs each cell to move once: pass as many sources as targets, by keys."
             raise ValueError(msg)
         t = np.linspace(0, 1, n_steps) if return_trajectory else np.ones(1)
-        moved = self._move(cells, start, end, t, batch, trust, batch_size, progress)
+        moved = self._move(cells, start, end, t, batch, trust, seed, batch_size, progress)
         result = self._moved_anndata(cells, moved, start, end, t if return_trajectory else None, space, data)
         if key_added is not None:
             values = np.full((data.n_obs, moved.shape[-1]), np.nan, dtype=np.float32)
@@ -202,6 +202,7 @@ class TransportModel(CellModel):
         t: np.ndarray,
         batch: Any,
         trust: float | None,
+        seed: int,
         batch_size: int | None,
         progress: bool,
     ) -> np.ndarray:
@@ -218,6 +219,7 @@ class TransportModel(CellModel):
             Ends(start.z, start.mixtures, source_batch, trust),
             Ends(end.z, end.mixtures, target_batch, trust),
             t=t,
+            seed=seed,
             batch_size=batch_size,
             progress=progress,
         )

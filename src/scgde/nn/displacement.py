@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from scgde.nn.gaussians import gaussian_map
 from scgde.nn.mixtures import Mixtures, symmetric_root
 from scgde.nn.statistics import MixtureStatistics
-from scgde.nn.transport import gaussian_map
 
 
 def is_affine(statistics: MixtureStatistics) -> bool:

@@ -6,43 +6,19 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from scgde.nn._blocks import ConditionalMLP, time_features
 from scgde.nn._random import CounterRandom
 from scgde.nn.couplings import COUPLINGS
+from scgde.nn.direct import DIRECT, Transport
+from scgde.nn.gaussians import gaussian_map, moments
 from scgde.nn.generators import Condition
-from scgde.nn.mixtures import Mixtures, symmetric_root
+from scgde.nn.mixtures import symmetric_root
 from scgde.nn.ode import integrate
 
 
-def moments(mixtures: Mixtures) -> tuple[Tensor, Tensor]:
-    """Mean (groups, features) and covariance of whole mixtures: variances, or matrices where the mixtures have them."""
-    mean = torch.einsum("gk,gkd->gd", mixtures.weight, mixtures.mean)
-    centred = mixtures.mean - mean[:, None]
-    spread = centred[..., :, None] * centred[..., None, :] if mixtures.full else centred.square()
-    return mean, torch.einsum("gk,gk...->g...", mixtures.weight, mixtures.covariance() + spread)
-
-
-def gaussian_map(source: Tensor, target: Tensor) -> Tensor:
-    """The linear part of the optimal map between Gaussians with these covariances.
-
-    Ratios of standard deviations (groups, features) for variances, else symmetric matrices (groups, features,
-    features).
-
-    Notes
-    -----
-    T(x) = m_1 + A (x - m_0), A = C_0^(-1/2) (C_0^(1/2) C_1 C_0^(1/2))^(1/2) C_0^(-1/2): Peyré and Cuturi,
-    "Computational optimal transport", remark 2.31.
-    """
-    if source.ndim == 2:
-        return (target / source).sqrt()
-    root = symmetric_root(source)
-    inverse = root.inverse()
-    return inverse @ symmetric_root(root @ target @ root) @ inverse
-
-
-class PairTransport(nn.Module):
+class PairTransport(Transport):
     """A velocity field that moves cells of a source population to a target population.
 
     The velocity is that of the Gaussian path with the moments of both populations, in closed form, plus a network's
@@ -125,19 +101,7 @@ class PairTransport(nn.Module):
         condition: tuple[Condition, Condition],
         random: CounterRandom,
     ) -> Tensor:
-        """Training loss of each pair of populations, (pairs,).
-
-        Parameters
-        ----------
-        x, weight
-            Cells (pairs, cells, features) and their masses (pairs, cells), of the sources and of the targets.
-        z
-            (pairs, n_latent), of both.
-        condition
-            Statistics and batches, of both.
-        random
-            Source of pairings of cells and of times.
-        """
+        """Mean squared error of the velocity on coupled cells, see :meth:`Transport.loss`."""
         pairs, cells, features = x[0].shape
         times = min(self.n_times, cells)
         n = cells - cells % times
@@ -214,9 +178,16 @@ class PairTransport(nn.Module):
         return shift + centred @ gain.transpose(1, 2), centred @ inverse, scale
 
     def path(
-        self, x: Tensor, z_s: Tensor, z_t: Tensor, source: Condition, target: Condition, times: Sequence[float]
+        self,
+        x: Tensor,
+        z_s: Tensor,
+        z_t: Tensor,
+        source: Condition,
+        target: Condition,
+        times: Sequence[float],
+        random: CounterRandom | None = None,
     ) -> Iterator[Tensor]:
-        """Cells (blocks, cells, features) at each of the increasing ``times``."""
+        """Cells at each of the increasing ``times``, see :meth:`Transport.path`."""
 
         def velocity(x: Tensor, t: float) -> Tensor:
             return self.velocity(x, torch.full((len(x),), t, device=x.device), z_s, z_t, source, target)
@@ -230,4 +201,4 @@ class PairTransport(nn.Module):
 
 
 #: Transports that are trained on pairs, by the name of their ``method``.
-TRANSPORTS: dict[str, type[PairTransport]] = {"flow": PairTransport}
+TRANSPORTS: dict[str, type[Transport]] = {"flow": PairTransport, **DIRECT}

@@ -2,10 +2,20 @@
 
 from scgde.nn.generators._base import Condition, Generator, InvertibleGenerator
 from scgde.nn.generators._diffusion import Diffusion
+from scgde.nn.generators._divergence import BY_DIVERGENCE, DivergenceGenerator
 from scgde.nn.generators._drift import Drift
 from scgde.nn.generators._flow import Flow
 
 #: Generators by name. Every entry is found by the contract tests.
-GENERATORS: dict[str, type[Generator]] = {"flow": Flow, "diffusion": Diffusion}
+GENERATORS: dict[str, type[Generator]] = {"flow": Flow, "diffusion": Diffusion, **BY_DIVERGENCE}
 
-__all__ = ["GENERATORS", "Condition", "Diffusion", "Drift", "Flow", "Generator", "InvertibleGenerator"]
+__all__ = [
+    "GENERATORS",
+    "Condition",
+    "Diffusion",
+    "DivergenceGenerator",
+    "Drift",
+    "Flow",
+    "Generator",
+    "InvertibleGenerator",
+]
