@@ -1,7 +1,8 @@
 """Central limit theorem of embeddings: slope, normality and coverage of standard errors, for every encoder and pooling.
 
 Populations are known exactly: the cells of a group (simulated, held out from training) or all real cells, of which sets
-are drawn with replacement. A set is given by how often each cell was drawn, which is the same to an embedding.
+are drawn with replacement. A set is given by how often each cell was drawn, which is the same to an embedding. On real
+cells there are half-splits of donors too, whose halves have the same embedding but for chance.
 """
 
 from __future__ import annotations
@@ -32,11 +33,19 @@ N_TRAINING, N_HELD_OUT, N_CELLS, N_REPLICATES, N_TRIALS = 300, 40, 500, 100, 200
 #: Cells of a set. Normality and coverage are judged from 100 on.
 SIZES = (10, 100, 1000, 10_000)
 
+#: Encoders with networks, judged on real cells.
+NEURAL = ("resnet", "deepsets", "attention")
+
 #: Leading entries of the embedding that are judged, and size of the code, of which all is judged.
 N_LEADING = 5
 
-#: Sets of real cells in memory at a time.
-N_AT_ONCE = 40
+#: Sets of real cells in memory at a time, and cells of any sets at a time: small networks on few cells take their time
+#: for everything but the cells.
+N_AT_ONCE, BATCH_SIZE = 50, 16_384
+
+#: Cells of each half of a donor, and trials of half-splits and of draws from all real cells: the largest sets take the
+#: most time.
+HALVES, N_SPLITS, REAL_TRIALS = (100, 250), 1000, {100: 1000, 1000: 1000, 10_000: 500}
 
 
 def cases() -> list[tuple[str, dict]]:
@@ -59,7 +68,7 @@ def draw(x: np.ndarray, m: int, n_sets: int, rng: np.random.Generator) -> tuple[
 
 def embed(module, x, sets, counts, n_sets) -> np.ndarray:
     """Embeddings of sets, float64."""
-    encoding = encode_groups(module, x, sets, n_sets, weight=counts)
+    encoding = encode_groups(module, x, sets, n_sets, weight=counts, batch_size=BATCH_SIZE)
     return module.embedding(encoding.coordinates, encoding.code).numpy()
 
 
@@ -68,8 +77,15 @@ def coverage(error: np.ndarray, groups: Dispersion) -> tuple[float, float]:
     covariance = groups.covariance
     se = np.sqrt(np.einsum("nii->ni", covariance))
     marginal = (np.abs(error) <= t.ppf(0.975, groups.df) * se).mean()
-    table = hotelling(error, covariance, 0 * covariance, groups.joint_df, np.full(len(error), np.inf))
+    region = covariance * groups.inflation[:, None, None]
+    table = hotelling(error, region, 0 * region, groups.joint_df, np.full(len(error), np.inf))
     return 100 * float(marginal), 100 * float((table["p_value"] >= 0.05).mean())
+
+
+def spread_of(module, x, sets, counts, n_sets, part: slice) -> Dispersion:
+    """How the embeddings of sets vary, by their cells alone."""
+    options = {"counts": True, "entries": part, "degrees": True, "batch_size": BATCH_SIZE}
+    return dispersion(module, x, sets, n_sets, weight=counts, **options)
 
 
 def populations(module, groups: list[np.ndarray], m: int, part: slice, n_replicates: int, n_trials: int, rng) -> tuple:
@@ -82,7 +98,7 @@ def populations(module, groups: list[np.ndarray], m: int, part: slice, n_replica
         if n:
             some = sets < n
             cells, sets, counts = cells[some], sets[some], counts[some]
-            found = dispersion(module, cells, sets, n, weight=counts, counts=True, entries=part, degrees=True)
+            found = spread_of(module, cells, sets, counts, n, part)
             covered.append(coverage(errors[-1][:n], found))
     return np.stack(errors), covered
 
@@ -119,17 +135,62 @@ def coverages(covered: dict[int, np.ndarray]) -> Record:
     return {f"{kind}, m={m} (%)": float(value[i]) for i, kind in enumerate(kinds) for m, value in covered.items()}
 
 
-def measure_real(model: GDE, m: int, seed: int, n_trials: int) -> Record:
-    """Draws of ``m`` cells with replacement from all cells of real donors as the population: leading entries of z."""
+def measure_real(model: GDE, m: int, part: slice, seed: int, n_trials: int) -> Record:
+    """Draws of ``m`` cells with replacement from all cells of real donors as the population."""
     x, rng = np.asarray(model.adata.obsm["X_pca"], dtype=np.float32), np.random.default_rng([seed, m])
-    part, module, found = slice(N_LEADING), model.module, []
+    module, found = model.module, []
     truth = embed(module, x, np.zeros(len(x), dtype=int), np.ones(len(x)), 1)[:, part]
     for _ in range(0, n_trials, N_AT_ONCE):
         cells, sets, counts = draw(x, m, N_AT_ONCE, rng)
         error = embed(module, cells, sets, counts, N_AT_ONCE)[:, part] - truth
-        spread = dispersion(module, cells, sets, N_AT_ONCE, weight=counts, counts=True, entries=part, degrees=True)
-        found.append(coverage(error, spread))
+        found.append(coverage(error, spread_of(module, cells, sets, counts, N_AT_ONCE, part)))
     return coverages({m: np.mean(found, axis=0)})
+
+
+def measure_halves(model: GDE, m: int, part: slice, seed: int, n_trials: int) -> Record:
+    """Two sets of ``m`` different cells of a donor, each donor in turn: coverage of 0 by their difference."""
+    x, rng = np.asarray(model.adata.obsm["X_pca"], dtype=np.float32), np.random.default_rng([seed, m, 1])
+    donors = [np.flatnonzero(model.adata.obs["donor"] == name) for name in model.adata.obs["donor"].unique()]
+    sets, found = np.repeat(np.arange(2 * N_AT_ONCE), m), []
+    for start in range(0, n_trials, N_AT_ONCE):
+        own = [rng.permutation(donors[(start + i) % len(donors)])[: 2 * m] for i in range(N_AT_ONCE)]
+        cells, ones = x[np.concatenate(own)], np.ones(len(sets))
+        z = embed(model.module, cells, sets, ones, 2 * N_AT_ONCE)[:, part]
+        spread = spread_of(model.module, cells, sets, ones, 2 * N_AT_ONCE, part)
+        found.append(held_by_both(z, spread))
+    return coverages({m: np.mean(found, axis=0)})
+
+
+def held_by_both(z: np.ndarray, spread: Dispersion) -> tuple[float, float]:
+    """Coverage of 0 by the difference between each set and the next one."""
+    assert spread.df is not None
+    assert spread.joint_df is not None
+    error, covariance = z[::2] - z[1::2], spread.covariance
+    variance = np.einsum("nii->ni", covariance)
+    a, b = variance[::2], variance[1::2]
+    # Welch & Satterthwaite.
+    df = (a + b) ** 2 / (a**2 / spread.df[::2] + b**2 / spread.df[1::2])
+    marginal = (np.abs(error) <= t.ppf(0.975, df) * np.sqrt(a + b)).mean()
+    degrees = spread.joint_df
+    table = hotelling(error, covariance[::2], covariance[1::2], degrees[::2], degrees[1::2])
+    return 100 * float(marginal), 100 * float((table["p_value"] >= 0.05).mean())
+
+
+def measure_covid(report: Report, real: ad.AnnData, encoders: list[str], seed: int, steps: int, *, quick: bool) -> None:
+    """Statistics and codes of real cells; a code has :data:`N_LEADING` entries."""
+    judged: list[tuple[str, str, int, dict]] = [("statistics", "moments", 1, {})]
+    judged += [(name, name, steps, {"n_latent": 4 * N_LEADING}) for name in NEURAL if name in encoders]
+    for label, encoder, n_steps, options in judged:
+        wanted = {f"COVID {label}, m={m} {seed}": (measure_real, m, n) for m, n in REAL_TRIALS.items()}
+        wanted |= {f"COVID {label}, halves of {m} {seed}": (measure_halves, m, N_SPLITS) for m in HALVES}
+        if all(key in report.results for key in wanted):
+            continue
+        model = train(real, seed, n_steps, encoder=encoder, **options)
+        first = 0 if label == "statistics" else model.module.n_coordinates
+        part = slice(first, first + N_LEADING)
+        for key, (judge, m, n) in wanted.items():
+            n_trials = N_AT_ONCE if quick else n
+            report.measure(key, partial(judge, model, m, part, seed, n_trials))
 
 
 def main() -> None:
@@ -165,9 +226,7 @@ def main() -> None:
     for seed in arguments.seeds:
         # The statistics are closed form, and the same with every encoder: that of the cheapest one is not looked at.
         if real is not None:
-            cells = train(real, seed, 1, encoder="moments")
-            for m in SIZES[1:]:
-                report.measure(f"COVID, m={m} {seed}", partial(measure_real, cells, m, seed, n_trials // 2))
+            measure_covid(report, real, arguments.encoders, seed, arguments.steps, quick=arguments.quick)
         statistics = train(adata, seed, 1, encoder="moments", **sizes)
         judge = partial(measure, held_out=held_out, seed=seed, n_replicates=n_replicates, n_trials=n_trials)
         report.measure(f"statistics {seed}", partial(judge, statistics, part=slice(N_LEADING)))

@@ -153,6 +153,28 @@ def test_degrees_of_freedom_tell_how_many_cells_a_variance_rests_on():
     assert np.isnan(few.joint_df).all()
 
 
+def test_inflation_is_what_skewness_does_to_hotelling_s_statistic():
+    """The mean of T^2 / p over sets of 60 skewed influences is that of normal ones plus the inflation's prediction.
+
+    60,000 sets leave a standard error of .006 of a difference of .1 to .2; terms of higher order are allowed a third.
+    """
+    module, rng, n, sets = make_module("moments"), np.random.default_rng(8), 60, 60_000
+    x = rng.gamma(2.0, size=(5000, 3)) - 2
+    rows = GroupedRows.from_codes(np.zeros(len(x), dtype=int), 1)
+    influence = Influence(module, rows, x, 10_000, slice(2))
+    inflation = influence.degrees_of_freedom(influence.second_moments(diagonal=False))[2][0]
+    predicted = (inflation - 1) / _influence.SKEWNESS * len(x) / n
+    own = influence.of(torch.from_numpy(x)[None], torch.tensor([0]))[0].numpy()
+    drawn = own[rng.integers(len(x), size=(sets, n))]
+    mean = drawn.mean(1)
+    deviation = drawn - mean[:, None]
+    covariance = np.einsum("sni,snj->sij", deviation, deviation) / (n - 1) / n
+    t2 = np.einsum("si,si->s", mean, np.linalg.solve(covariance, mean[..., None])[..., 0])
+    excess = t2.mean() / 2 - (n - 1) / (n - 4)
+    assert abs(excess / predicted - 1) < 1 / 3
+    assert dispersion(module, x, rows.order * 0, 1, degrees=True).inflation.shape == (1,)
+
+
 def test_intervals_hold_the_embedding(model):
     z, se = model.get_group_embedding(return_se=True, key_added=None)
     lower, upper = model.group_intervals()

@@ -76,7 +76,7 @@ def compare(
     model._check_independent(ends[0], ends[1], adata)
     keys = [*ends[0], *ends[1]]
     z, found = model._estimates(keys, adata, batch_size, n_components)
-    covariance, n, df = found.covariance, found.n_effective, found.contrast_df
+    covariance, n, df = found.covariance, found.n_effective, found.joint_df
     assert df is not None
     a, b = np.arange(len(ends[0])), len(ends[0]) + np.arange(len(ends[1]))
     table = hotelling(z[a] - z[b], covariance[a], covariance[b], df[a], df[b])
