@@ -155,6 +155,8 @@ def test_new_data_sampling_interpolation_and_transport(course, model):
     both = model.transport(["1", "2"], "7")
     assert both.obs_names.is_unique
     assert both.n_obs > moved.n_obs
+    distances = model.group_distances(metric="energy", max_cells=200).to_numpy()
+    assert (np.diff(distances[0, 1:]) > 0).all()
     groups = model.to_group_adata()
     assert groups.n_obs == N_TIMES
     assert "t" not in groups.obs

@@ -497,7 +497,7 @@ class GDE(LabelModel):
             return pd.DataFrame(torch.cdist(tensor, tensor).numpy(), index=z.index, columns=z.index)
         self._check_trained()
         adata, obs = self._read(adata)
-        rows = GroupedRows.from_codes(obs.index.codes, len(obs.index), obs.weight)
+        rows = GroupedRows.from_codes(obs.index.codes, len(obs.index), obs.weight, cells=obs.index.rows)
         distances = cell_distances(
             self.representation.read(adata), rows, metric, max_cells=max_cells, seed=seed, progress=progress
         )
