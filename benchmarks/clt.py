@@ -179,18 +179,19 @@ def held_by_both(z: np.ndarray, spread: Dispersion) -> tuple[float, float]:
 def measure_covid(report: Report, real: ad.AnnData, encoders: list[str], seed: int, steps: int, *, quick: bool) -> None:
     """Statistics and codes of real cells; a code has :data:`N_LEADING` entries."""
     judged: list[tuple[str, str, int, dict]] = [("statistics", "moments", 1, {})]
-    judged += [(name, name, steps, {"n_latent": 4 * N_LEADING}) for name in NEURAL if name in encoders]
+    if not quick:
+        judged += [(name, name, steps, {"n_latent": 4 * N_LEADING}) for name in NEURAL if name in encoders]
+    sizes, halves = (REAL_TRIALS, dict.fromkeys(HALVES, N_SPLITS)) if not quick else ({100: 1}, {100: 1})
     for label, encoder, n_steps, options in judged:
-        wanted = {f"COVID {label}, m={m} {seed}": (measure_real, m, n) for m, n in REAL_TRIALS.items()}
-        wanted |= {f"COVID {label}, halves of {m} {seed}": (measure_halves, m, N_SPLITS) for m in HALVES}
+        wanted = {f"COVID {label}, m={m} {seed}": (measure_real, m, n) for m, n in sizes.items()}
+        wanted |= {f"COVID {label}, halves of {m} {seed}": (measure_halves, m, n) for m, n in halves.items()}
         if all(key in report.results for key in wanted):
             continue
         model = train(real, seed, n_steps, encoder=encoder, **options)
         first = 0 if label == "statistics" else model.module.n_coordinates
         part = slice(first, first + N_LEADING)
         for key, (judge, m, n) in wanted.items():
-            n_trials = N_AT_ONCE if quick else n
-            report.measure(key, partial(judge, model, m, part, seed, n_trials))
+            report.measure(key, partial(judge, model, m, part, seed, n))
 
 
 def main() -> None:
