@@ -74,7 +74,7 @@ def enough_cells(
         ax.fill_between(cells, low / np.sqrt(cells), high / np.sqrt(cells), color=OKABE_ITO[5], alpha=0.25, lw=0)
         ax.plot(cells, middle / np.sqrt(cells), color=OKABE_ITO[0], lw=1)
         ax.scatter(n, error, s=point_size(len(n)), color=OKABE_ITO[0], linewidths=0, zorder=3)
-        ax.set(xscale="log", yscale="log", xlabel="cells of a group", ylabel="standard error / spread between groups")
+        ax.set(xscale="log", yscale="log", xlabel="cells of a group", ylabel="error / spread between groups")
         ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
         if precision is not None:
             needed = (middle / precision) ** 2

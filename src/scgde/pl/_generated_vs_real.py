@@ -16,7 +16,7 @@ from scipy.stats import gaussian_kde
 
 from ._color import LEGEND, Colors, encode, explain, legend_handles, scatter, uniform
 from ._projection import Linear, look_at, read_cells
-from ._style import WIDTH, finish, new_axes, point_size, shorten, small_ticks, style, unknown
+from ._style import WIDTH, finish, legend_columns, new_axes, point_size, shorten, small_ticks, style, unknown
 
 _FILL = {"real": "#0072B2", "generated": "#D55E00"}
 _MASS = (0.9, 0.5)
@@ -198,9 +198,10 @@ def _draw_panels(
 def _legend_below(figure: Any, colors: Colors) -> None:
     """Legend below both panels, which one at their side would make narrow; the figure grows by its rows."""
     handles = legend_handles(colors, entries=14)
-    figure.set_figheight(figure.get_figheight() + 0.2 + 0.12 * -(-len(handles) // 3))
+    n_columns = legend_columns(str(handle.get_label()) for handle in handles)
+    figure.set_figheight(figure.get_figheight() + 0.2 + 0.12 * -(-len(handles) // n_columns))
     title = shorten(colors.title)
-    figure.legend(handles=handles, title=title, loc="outside lower center", ncols=3, **LEGEND)
+    figure.legend(handles=handles, title=title, loc="outside lower center", ncols=n_columns, **LEGEND)
 
 
 def _draw_overlay(ax: Axes, xy: dict[str, np.ndarray], contours: bool, marginals: bool, seed: int) -> None:

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from ._color import palette
-from ._style import finish, new_axes, shorten, style, unknown
+from ._style import finish, legend_columns, new_axes, shorten, style, unknown
 
 
 def history(
@@ -61,7 +61,7 @@ def history(
         msg = f"`smooth` is {smooth}, but must be a number of epochs, at least 1 (no smoothing)."
         raise ValueError(msg)
     with style():
-        n_columns = 3 if len(curves) < 3 else 2
+        n_columns = min(3 if len(curves) < 3 else 2, legend_columns(map(_label, curves)))
         ax = new_axes(ax, height=2.0 + 0.14 * -(-(len(curves) + 1) // n_columns))
         for (name, curve), color in zip(curves.items(), palette(len(curves)), strict=True):
             _draw(ax, curve, smooth, color=color, ls="-" if _is_validation(name) else "--", label=_label(name))

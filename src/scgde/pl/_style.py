@@ -84,6 +84,11 @@ def shorten(text: object, width: int = 20) -> str:
     return text.replace("$", r"\$")
 
 
+def legend_columns(labels: Iterable[str]) -> int:
+    """Columns of a legend, up to three, that fit the width of one journal column."""
+    return max(1, min(3, 66 // (max(map(len, labels), default=0) + 6)))
+
+
 def point_size(n: int) -> float:
     """Area of a marker in points squared, for ``n`` points in one panel."""
     return float(np.clip(600 / max(n, 1) ** 0.6, 1.5, 30))
