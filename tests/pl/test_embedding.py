@@ -88,7 +88,7 @@ def test_long_names_are_shortened_and_do_not_overlap(make_groups, legend, assert
 def test_one_column_of_obs_where_the_names_have_two_columns(make_groups):
     adata = make_groups(6)
     groups = pd.DataFrame({"donor": list("aabbcc"), "day": [1, 2] * 3})
-    adata.uns["gde"] |= {"groups": groups, "settings": {"groupby": np.array(["donor"]), "time_key": "day"}}
+    adata.uns["gde"] |= {"groups": groups, "settings": {"groupby": np.array(["donor", "day"]), "time_key": "day"}}
     adata.obs = groups.loc[groups.index.repeat(2)].set_axis(adata.obs_names).assign(dose=np.repeat(range(6), 2))
     ax = pl.embedding(adata, color="dose", annotate=True)
     assert {text.get_text() for text in ax.texts} == {"a, 1", "a, 2", "b, 1", "b, 2", "c, 1", "c, 2"}

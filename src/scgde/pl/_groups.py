@@ -27,8 +27,8 @@ def stored_embedding(adata: AnnData, key: str, *, errors: bool = False) -> Mappi
 def groupby_columns(stored: Mapping[str, Any]) -> list[str]:
     """Columns of ``stored["groups"]`` that name a group; the first column where the settings do not say."""
     columns = list(stored["groups"].columns)
-    settings = stored.get("settings", {})
-    wanted = [name for key in ("groupby", "time_key") for name in np.atleast_1d(settings.get(key) or [])]
+    values = [stored.get("settings", {}).get(key) for key in ("groupby", "time_key")]
+    wanted = [name for value in values if value is not None for name in np.atleast_1d(value)]
     return [column for column in columns if column in wanted] or columns[:1]
 
 
