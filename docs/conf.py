@@ -14,6 +14,9 @@ release = scgde.__version__
 docs = Path(__file__).parent
 # Sphinx reads only what lies in its own folder.
 shutil.copytree(docs.parent / "tutorials", docs / "tutorials", dirs_exist_ok=True)
+results = sorted((docs.parent / "benchmarks" / "results").glob("*.txt"))
+include = "### {0}\n\n```{{literalinclude}} ../benchmarks/results/{0}\n:language: text\n```\n"
+(docs / "_results.md").write_text("\n".join(include.format(file.name) for file in results), encoding="utf-8")
 
 
 def online() -> bool:
@@ -36,7 +39,7 @@ extensions = [
     "sphinxcontrib.bibtex",
 ]
 templates_path = ["_templates"]
-exclude_patterns = ["_build", "_templates", "**.ipynb_checkpoints"]
+exclude_patterns = ["_build", "_results.md", "_templates", "**.ipynb_checkpoints"]
 nitpicky = True
 # What is not ours is linked where an index is at hand, and is no error where not; private parts have no page.
 nitpick_ignore_regex = [("py:.*", r"(?!scgde\b).*|scgde\.data\._.*")]
