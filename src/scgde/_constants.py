@@ -22,6 +22,9 @@ SPLITS = ("train", "validation", "test")
 #: Where scanpy keeps principal components.
 PCA_KEY = "X_pca"
 
+#: Entry of ``.uns`` that says how a collection on disk was made.
+COLLECTION = "collection"
+
 #: X is read as it is up to this many variables; above, its principal components are.
 MAX_X_FEATURES = 50
 

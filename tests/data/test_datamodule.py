@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from scgde.data import GroupDataModule, GroupedCells
-from scgde.data._datamodule import fold_sums, training_counts
+from scgde.data._cells import fold_sums
+from scgde.data._datamodule import training_counts
 from scgde.nn.statistics import MixtureStatistics
 
 COUNTS = (40, 1, 25, 7)

@@ -1,7 +1,9 @@
 """AnnData to groups to batches."""
 
 from scgde.data._batch import GroupBatch
-from scgde.data._datamodule import GroupDataModule, GroupedCells
+from scgde.data._cells import GroupedCells
+from scgde.data._collection import open_collection, write_collection
+from scgde.data._datamodule import GroupDataModule
 from scgde.data._fields import GroupedObs, Setup, chosen_representation, fingerprint, setup_fields
 from scgde.data._groups import GroupIndex
 from scgde.data._kernel_groups import kernel_groups
@@ -20,5 +22,7 @@ __all__ = [
     "chosen_representation",
     "fingerprint",
     "kernel_groups",
+    "open_collection",
     "setup_fields",
+    "write_collection",
 ]

@@ -1,9 +1,8 @@
-"""Cells in memory, sorted by group, and the Lightning data module that serves them."""
+"""The Lightning data module that serves training steps and validation batches."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,103 +11,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from scgde.data._batch import GroupBatch
+from scgde.data._cells import GroupedCells
 from scgde.data._pairs import Pairing, PairSampler
-from scgde.data._sampler import N_FOLDS, GroupSampler, strata
-from scgde.nn._random import CounterRandom
-from scgde.nn.statistics import MixtureStatistics
+from scgde.data._sampler import GroupSampler, strata
 
 #: Share of the cells of a training group that is kept for early stopping, and of a held-out group that is scored.
 HELD_OUT_CELLS, SCORED_CELLS = 0.1, 0.2
 
 #: At most this many groups are scored at each validation.
 MAX_VALIDATION_GROUPS = 256
-
-
-@dataclass(frozen=True)
-class GroupedCells:
-    """All cells as one group-sorted tensor; in random order inside each group.
-
-    Parameters
-    ----------
-    x
-        (n_cells, features), float32.
-    weight
-        (n_slots,) mass of each cell, or None where all are equal.
-    batch
-        (n_slots,) batch codes, or None.
-    offsets
-        (n_groups + 1,) first slot of each group.
-    cell
-        Where groups overlap, (n_slots,) cell in each slot: features are kept once. None where slot i holds cell i.
-    """
-
-    x: Tensor
-    weight: Tensor | None
-    batch: Tensor | None
-    offsets: Tensor
-    cell: Tensor | None = None
-
-    @classmethod
-    def from_arrays(
-        cls,
-        x: np.ndarray,
-        codes: np.ndarray,
-        n_groups: int,
-        weight: np.ndarray | None,
-        batch: np.ndarray | None,
-        seed: int,
-        *,
-        cells: np.ndarray | None = None,
-    ) -> GroupedCells:
-        """Sort cells by group. Cells without a group, or of weight 0, are left out: they have no effect.
-
-        With ``cells``, entry i of ``codes``, ``weight`` and ``batch`` is about ``cells[i]``, which may have several.
-        """
-        used = codes >= 0 if weight is None else (codes >= 0) & (weight > 0)
-        rows = np.flatnonzero(used)
-        rows = rows[np.argsort(codes[rows], kind="stable")]
-        group = codes[rows]
-        shared = cells is not None and len(np.unique(cells[rows])) < len(rows)
-        offsets = np.concatenate([[0], np.bincount(group, minlength=n_groups).cumsum()])
-        # The order inside a group is a function of the seed, the group and the number of the cell in it alone: what is
-        # held out, or left out, has no influence on the others. An odd multiplier spreads groups over the counters.
-        # A cell that groups share has one place in the order of all of them: where it is held out of one of them, it is
-        # held out of the others too, but for groups' different shares near the border.
-        number = cells[rows] if cells is not None and shared else np.arange(len(rows)) - offsets[group]
-        key = torch.from_numpy(number if shared else group * 0x9E3779B1 + number)
-        rows = rows[np.lexsort((CounterRandom(seed, 0, key).uniform("order", 1)[:, 0].numpy(), group))]
-        cell = rows if cells is None else cells[rows]
-        return cls(
-            torch.from_numpy(x if shared else x[cell]),
-            None if weight is None else torch.from_numpy(weight[rows].astype(np.float32)),
-            None if batch is None else torch.from_numpy(batch[rows].astype(np.int64)),
-            torch.from_numpy(offsets),
-            torch.from_numpy(cell) if shared else None,
-        )
-
-    @property
-    def counts(self) -> Tensor:
-        """Number of cells of each group."""
-        return self.offsets.diff()
-
-    def to(self, device: torch.device) -> GroupedCells:
-        """The same cells with their features on ``device``."""
-        weight, batch = (None if value is None else value.to(device) for value in (self.weight, self.batch))
-        cell = None if self.cell is None else self.cell.to(device)
-        return GroupedCells(self.x.to(device), weight, batch, self.offsets, cell)
-
-    def features(self, slots: Tensor | slice) -> Tensor:
-        """Features of the cells in some slots."""
-        return self.x[slots if self.cell is None else self.cell[slots]]
-
-    def gather(self, group: Tensor, position: Tensor, share: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Cells at positions of their groups (groups, cells), with weights that sum to 1, and their batches."""
-        index = (self.offsets[group][:, None] + position).to(self.x.device)
-        weight = share.to(self.x.device)
-        if self.weight is not None:
-            weight = weight * self.weight[index]
-            weight = weight / weight.sum(1, keepdim=True)
-        return self.features(index), weight, None if self.batch is None else self.batch[index]
 
 
 class _Steps(Dataset):
@@ -174,32 +85,6 @@ def training_counts(counts: Tensor, validation_groups: Tensor) -> Tensor:
     return counts - torch.where(counts >= 10, (share * counts).long(), 0)
 
 
-def fold_sums(cells: GroupedCells, counts: Tensor, statistics: MixtureStatistics, chunk_size: int = 4096) -> Tensor:
-    """Sums of the statistics over each fold of each group's training cells, (n_groups, folds, n_sums).
-
-    Parameters
-    ----------
-    cells
-        Standardised cells.
-    counts
-        (n_groups,) number of training cells of each group: its first ones.
-    statistics
-        The shared mixture.
-    chunk_size
-        Cells per chunk.
-    """
-    group = torch.repeat_interleave(counts)
-    position = torch.arange(len(group)) - (counts.cumsum(0) - counts)[group]
-    n_folds = counts.clamp(max=N_FOLDS)[group]
-    segment = group * N_FOLDS + ((position + 1) * n_folds - 1) // counts[group]
-    index = cells.offsets[group] + position
-    total = torch.zeros(len(counts) * N_FOLDS, statistics.n_sums)
-    for rows, target in zip(index.split(chunk_size), segment.split(chunk_size), strict=True):
-        weight = torch.ones(len(rows)) if cells.weight is None else cells.weight[rows]
-        total.index_add_(0, target, weight[:, None] * statistics.terms(cells.features(rows)))
-    return total.view(len(counts), N_FOLDS, statistics.n_sums)
-
-
 class GroupDataModule(LightningDataModule):
     """Serves training steps, and fixed validation batches of held-out cells and held-out groups.
 
@@ -208,7 +93,7 @@ class GroupDataModule(LightningDataModule):
     cells
         All cells, standardised.
     fold_sums
-        (n_groups, folds, n_sums), from :func:`fold_sums`.
+        (n_groups, folds, n_sums), from :func:`scgde.data._cells.fold_sums`.
     train_groups, validation_groups
         Positions of groups.
     batch_size, cells_per_group, scored_per_group, seed
@@ -284,7 +169,8 @@ class GroupDataModule(LightningDataModule):
         assert self.trainer is not None
         device = self.trainer.strategy.root_device
         self.fold_sums = self.fold_sums.to(device)
-        if device.type == "cuda" and self.cells.x.nbytes < 0.5 * torch.cuda.mem_get_info(device)[0]:
+        x = self.cells.x
+        if isinstance(x, Tensor) and device.type == "cuda" and x.nbytes < 0.5 * torch.cuda.mem_get_info(device)[0]:
             self.cells = self.cells.to(device)
 
     def train_dataloader(self) -> DataLoader:

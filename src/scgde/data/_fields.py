@@ -29,6 +29,7 @@ from scgde.data._groups import GroupIndex
 from scgde.data._labels import Label
 from scgde.data._membership import components, read_membership
 from scgde.data._representation import Representation
+from scgde.data._rows import is_stored
 from scgde.data._times import time_values
 
 #: Arguments that overlapping groups cannot have: columns of obs say one thing of a cell, whichever group it is seen in.
@@ -217,12 +218,13 @@ class Setup:
 def fingerprint(adata: AnnData, setup: Setup, representation: Representation) -> int:
     """A checksum of the groups and of the representation, to notice changes after setup.
 
-    Backed data are not read for it: there only shapes enter.
+    A stored representation is not read for it: there only shapes enter.
     """
-    check = _group_checksum(adata, setup, zlib.crc32(repr((adata.shape, representation.name)).encode()))
-    if adata.isbacked and representation.source == "X":
+    values = representation.source_of(adata)
+    start = zlib.crc32(repr((adata.n_obs, tuple(values.shape), representation.name)).encode())
+    check = _group_checksum(adata, setup, start)
+    if is_stored(values):
         return check
-    values = representation.raw(adata)
     parts = [values.data, values.indices, values.indptr] if sparse.issparse(values) else [np.ascontiguousarray(values)]
     for part in parts:
         check = zlib.crc32(np.ascontiguousarray(part).tobytes(), check)
@@ -231,13 +233,22 @@ def fingerprint(adata: AnnData, setup: Setup, representation: Representation) ->
 
 def _group_checksum(adata: AnnData, setup: Setup, check: int) -> int:
     if setup.membership_key is None:
-        groups = pd.util.hash_pandas_object(adata.obs[setup.columns].astype(str), index=False).to_numpy()
-        return zlib.crc32(groups.tobytes(), check)
+        for column in setup.columns:
+            check = zlib.crc32(_hashes(adata.obs[column]).tobytes(), check)
+        return check
     index, weight = read_membership(adata, setup.membership_key)
     assert index.rows is not None
     for part in (index.codes, index.rows, np.zeros(0) if weight is None else weight):
         check = zlib.crc32(part.tobytes(), check)
     return zlib.crc32(repr(index.names).encode(), check)
+
+
+def _hashes(column: pd.Series) -> np.ndarray:
+    """A hash of each value's text; text is made of categories, not of cells, where there are some."""
+    if not isinstance(column.dtype, pd.CategoricalDtype):
+        return pd.util.hash_array(column.astype(str).to_numpy(dtype=object))
+    hashes = pd.util.hash_array(column.cat.categories.astype(str).to_numpy(dtype=object))
+    return np.append(hashes, np.uint64(0))[column.cat.codes.to_numpy()]
 
 
 class SetupField(BaseAnnDataField):
@@ -297,7 +308,7 @@ def setup_fields(setup: Setup, representation: Representation) -> list[SetupFiel
         return {
             "representation": representation.name + (" (principal components)" if representation.project else ""),
             "choice": (representation.source, representation.key, representation.project),
-            "n_features_read": representation.raw(adata).shape[1],
+            "n_features_read": representation.source_of(adata).shape[1],
             "column_names": np.asarray(adata.var_names.astype(str)),
             "fingerprint": fingerprint(adata, setup, representation),
         }

@@ -12,9 +12,13 @@ from sklearn.decomposition import PCA
 
 from scgde._constants import MAX_X_FEATURES, N_COMPONENTS, PCA_KEY
 from scgde._validation import check_finite, check_n_features, check_var_names, unknown_key, warn_raw_counts
+from scgde.data._rows import CellRows, StoredRows, is_stored
 
-#: Cells that are projected on principal components at a time.
-PROJECTED_CELLS = 4096
+#: Cells that are projected on principal components at a time, and cells that these are computed from at most.
+PROJECTED_CELLS, MAX_PCA_CELLS = 4096, 50_000
+
+#: Cells of a stored representation that are looked at before it is used.
+FIRST_CELLS = 2000
 
 
 @dataclass(frozen=True)
@@ -85,8 +89,8 @@ class Representation:
         """Where generated cells keep the representation besides X, so that they line up with the user's."""
         return PCA_KEY if self.project else self.key if self.source == "obsm" else None
 
-    def raw(self, adata: AnnData) -> Any:
-        """The source as stored, in the order of ``var_names`` where they are known."""
+    def source_of(self, adata: AnnData) -> Any:
+        """The source as it is: an array in memory, or what stands for one that is stored."""
         if self.source == "obsm":
             if self.key not in adata.obsm:
                 msg = (
@@ -102,28 +106,45 @@ class Representation:
             return values
         if self.source == "layer":
             _check_layer(adata, self.key)
-        values = adata.layers[self.key] if self.source == "layer" else adata.X
-        values = values[:] if adata.isbacked and self.source == "X" else values
-        if self.var_names is not None and list(adata.var_names) != list(self.var_names):
-            values = values[:, check_var_names(adata.var_names, self.var_names, "the model")]
-        return values
+        return adata.layers[self.key] if self.source == "layer" else adata.X
+
+    def _columns(self, adata: AnnData) -> np.ndarray | slice:
+        """Columns of the source, in the order of ``var_names`` where they are known."""
+        if self.source == "obsm" or self.var_names is None or list(adata.var_names) == list(self.var_names):
+            return slice(None)
+        return check_var_names(adata.var_names, self.var_names, "the model")
+
+    def raw(self, adata: AnnData) -> Any:
+        """The source in memory, in the order of ``var_names`` where they are known."""
+        values, columns = self.source_of(adata), self._columns(adata)
+        if is_stored(values):
+            values = values.compute() if hasattr(values, "compute") else values[:]
+        return values if isinstance(columns, slice) else values[:, columns]
 
     def check(self, adata: AnnData) -> None:
-        """Raise unless this representation can be read from ``adata``; warn where it looks like raw counts."""
-        values = self.raw(adata)
-        if values.ndim != 2:
-            msg = f"{self.name} has {values.ndim} dimension(s), expected (n_cells, n_features)."
+        """Raise unless this representation can be read from ``adata``; warn where it looks like raw counts.
+
+        Of a stored one the first cells are read; others are checked when they are used.
+        """
+        values = self.source_of(adata)
+        if len(values.shape) != 2:
+            msg = f"{self.name} has {len(values.shape)} dimension(s), expected (n_cells, n_features)."
             raise ValueError(msg)
-        check_finite(values, adata.obs_names, self.name)
+        if is_stored(values):
+            values = _in_memory(values[: min(FIRST_CELLS, values.shape[0])])
+        else:
+            self._columns(adata)
+        check_finite(values, adata.obs_names[: values.shape[0]], self.name)
         warn_raw_counts(values, self.name)
 
     def fit(self, adata: AnnData, rows: np.ndarray, seed: int) -> Representation:
         """Complete what depends on data, from the cells ``rows`` only: no cell that is held out is seen."""
-        values = self.raw(adata)
         names = None if self.source == "obsm" else tuple(map(str, adata.var_names))
         if not self.project:
-            return replace(self, var_names=names, n_features=values.shape[1])
-        values = values[rows].astype(np.float32)
+            return replace(self, var_names=names, n_features=self.source_of(adata).shape[1])
+        if len(rows) > MAX_PCA_CELLS:
+            rows = np.sort(np.random.default_rng(seed).permutation(rows)[:MAX_PCA_CELLS])
+        values = _in_memory(self.source_of(adata)[rows]).astype(np.float32)
         n_components = min(N_COMPONENTS, *(n - 1 for n in values.shape))
         solver = "arpack" if sparse.issparse(values) else "auto"
         pca = PCA(n_components, svd_solver=solver, random_state=seed).fit(values)
@@ -135,13 +156,21 @@ class Representation:
             n_features=n_components,
         )
 
-    def read(self, adata: AnnData) -> np.ndarray:
-        """Features of all cells, float32 (n_cells, n_features)."""
-        values = self.raw(adata)
-        if self.project:
-            return self._projected(values)
-        values = values.toarray() if sparse.issparse(values) else np.asarray(values)
-        return np.ascontiguousarray(values, dtype=np.float32)
+    def read(self, adata: AnnData) -> CellRows:
+        """Features of all cells, float32 (n_cells, n_features); of a stored source, rows when they are asked for."""
+        values, columns = self.source_of(adata), self._columns(adata)
+
+        def features(values: Any) -> np.ndarray:
+            values = values if isinstance(columns, slice) else values[:, columns]
+            if self.project:
+                return self._projected(values)
+            values = values.toarray() if sparse.issparse(values) else np.asarray(values)
+            return np.ascontiguousarray(values, dtype=np.float32)
+
+        if not is_stored(values):
+            return features(values)
+        n_features = self.n_features or values.shape[1]
+        return StoredRows(values, features, n_features, adata.obs_names, self.name)
 
     def _projected(self, values: Any) -> np.ndarray:
         """Principal components, in double precision: in single, a cell's last digits depend on the other cells read."""
@@ -155,6 +184,10 @@ class Representation:
             part = slice(start, start + PROJECTED_CELLS)
             projected[part] = values[part].astype(np.float64) @ loadings - center
         return projected
+
+
+def _in_memory(values: Any) -> Any:
+    return values.compute() if hasattr(values, "compute") else values
 
 
 def _check_layer(adata: AnnData, layer: str) -> None:

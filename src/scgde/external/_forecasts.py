@@ -86,7 +86,7 @@ def time_course(
     for source, target in pairs:
         cells = model.forecast(source, target, data, groups="all", batch_size=batch_size, progress=progress)
         forecasts.append((data.obs_names.get_indexer(cells.obs_names), np.asarray(cells.X)))
-    return TimeCourse(model.representation.read(data), codes, forecasts)
+    return TimeCourse(np.asarray(model.representation.read(data)), codes, forecasts)
 
 
 def time_codes(adata: AnnData, time_key: str) -> np.ndarray:

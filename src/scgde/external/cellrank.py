@@ -192,4 +192,4 @@ def _features(adata: AnnData, use_rep: str | np.ndarray | None) -> np.ndarray:
         )
         raise ValueError(msg)
     check_finite(representation.raw(adata), adata.obs_names, representation.name)
-    return representation.read(adata)
+    return np.asarray(representation.read(adata))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from scgde.data._rows import CellRows
 from scgde.models._module import GDEModule
 from scgde.nn.encoders import Block
 
@@ -114,7 +115,7 @@ class GroupedRows:
             place = np.where(inside, place, start[part, None])
             yield self.order[place], np.where(inside, self.mass[place], 0.0), group[part]
 
-    def blocks(self, module: GDEModule, x: np.ndarray, size: int) -> Iterator[Block]:
+    def blocks(self, module: GDEModule, x: CellRows, size: int) -> Iterator[Block]:
         """Standardised cells on the module's device, about ``size`` at a time; masses and groups stay on the CPU.
 
         Parameters

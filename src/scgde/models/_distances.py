@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from scgde._validation import unknown_key
+from scgde.data._rows import CellRows
 from scgde.metrics import METRICS, pairwise
 from scgde.models._blocks import GroupedRows
 
@@ -19,7 +20,7 @@ def check_metric(metric: str) -> None:
 
 
 def cell_distances(
-    x: np.ndarray, rows: GroupedRows, metric: str, *, max_cells: int, seed: int, progress: bool
+    x: CellRows, rows: GroupedRows, metric: str, *, max_cells: int, seed: int, progress: bool
 ) -> np.ndarray:
     """(groups, groups) distances between the cells of groups, one pair at a time.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +12,8 @@ import torch
 from anndata import AnnData
 
 from scgde.data import GroupDataModule, GroupedCells, GroupedObs
-from scgde.data._datamodule import fold_sums, training_counts
+from scgde.data._cells import fold_sums, moments
+from scgde.data._datamodule import training_counts
 from scgde.models._checkpoints import Checkpoints
 from scgde.models._label_fitting import fit_labels, own_labels, shaping_labels
 from scgde.models._module import GDEModule
@@ -87,16 +88,13 @@ def build_module(
     train = torch.from_numpy(split["train"])
     weight = None if group_weight is None else torch.from_numpy(group_weight).float()[train]
     counts = training_counts(cells.counts, torch.from_numpy(split["validation"]))
-    own = [slice(int(cells.offsets[g]), int(cells.offsets[g] + counts[g])) for g in train]
-    seen = _seen(cells, own)
-    shift, scale = seen.mean(0), seen.std(0).nan_to_num(1.0)
+    shift, scale = moments(cells, torch.zeros_like(counts).index_copy_(0, train, counts[train]))
     # A constant feature has no scale of its own; a small one keeps it from blowing up in new data.
     scale = scale.clamp_min(1e-3 * scale.square().mean().sqrt().clamp_min(1e-6))
-    if cells.cell is not None:
-        # Groups that share cells may have many times as many as there are.
-        limit = max(MIN_CELLS_PER_GROUP, MAX_CELLS // len(own))
-        own = [slice(part.start, min(part.stop, part.start + limit)) for part in own]
-    groups = [(cells.features(part) - shift) / scale for part in own]
+    # Groups that share cells may have many times as many as there are.
+    limit = counts if cells.cell is None else counts.clamp(max=max(MIN_CELLS_PER_GROUP, MAX_CELLS // len(train)))
+    standard = cells.standardized(shift, scale)
+    groups = standard.parts(train.tolist(), limit)
     statistics = fit_shared_mixture(
         groups,
         feature_scale=scale,
@@ -104,7 +102,6 @@ def build_module(
         seed=options["seed"],
         weight=weight,
     )
-    standard = _standardized(cells, shift, scale)
     sums = fold_sums(standard, counts, statistics).sum(1)[train]
     statistics.fit_pooled(sums, weight)
     n_coordinates = options["n_latent"] - max(1, int(options["n_latent"] * CODE_SHARE))
@@ -125,17 +122,6 @@ def build_module(
     module.scale.copy_(scale)
     module.encoder.fit(groups, options["seed"])
     return standard
-
-
-def _seen(cells: GroupedCells, own: list[slice]) -> torch.Tensor:
-    """Features of the cells in some slots, those of a cell once."""
-    if cells.cell is None:
-        return torch.cat([cells.x[part] for part in own])
-    return cells.x[torch.cat([cells.cell[part] for part in own]).unique()]
-
-
-def _standardized(cells: GroupedCells, shift: torch.Tensor, scale: torch.Tensor) -> GroupedCells:
-    return replace(cells, x=(cells.x - shift) / scale)
 
 
 def train(
@@ -210,7 +196,7 @@ def _module_and_cells(
     batch, index = model._batch_codes(obs), obs.index
     cells = GroupedCells.from_arrays(x, index.codes, len(index), obs.weight, batch, seed, cells=index.rows)
     if start.module is not None:
-        return start.module, _standardized(cells, start.module.shift, start.module.scale)
+        return start.module, cells.standardized(start.module.shift, start.module.scale)
     module, specs = GDEModule(), [label.spec for label in labels]
     cells = build_module(module, cells, split, len(model._batches), model.options, specs, obs.group_weight)
     if y is not None:

@@ -12,9 +12,9 @@ import torch
 from anndata import AnnData
 
 from scgde._compat import SETUP_ARGS_KEY, AnnDataManager
-from scgde._constants import KEY
+from scgde._constants import COLLECTION, KEY
 from scgde._validation import check_anndata, unknown_key
-from scgde.data import Setup, chosen_representation, setup_fields
+from scgde.data import Setup, chosen_representation, open_collection, setup_fields
 from scgde.data._weighting import UNIFORM, group_weights
 from scgde.models import _fitting
 from scgde.models._blocks import GroupedRows
@@ -241,6 +241,38 @@ class GDE(LabelModel):
         manager.register_fields(adata, **kwargs)
         cls.register_manager(manager)
         return None if loads else cls(adata)
+
+    @classmethod
+    def setup_annbatch(cls, path: str | Path, groupby: str | list[str] | None = None, **kwargs: Any) -> Self:
+        """Name what the model reads of a collection on disk, and get a model with default settings.
+
+        Training and embedding read the rows that a step needs. Results are those of the same cells in memory.
+
+        Parameters
+        ----------
+        path
+            A collection, written by :func:`scgde.data.write_collection`.
+        groupby
+            Columns that make the groups; by default those that the collection was written by, whose cells lie together.
+        **kwargs
+            Other arguments of :meth:`setup_anndata`, the representation aside. Columns must be in the collection.
+
+        Returns
+        -------
+        A model, ready to train. ``model.adata`` stands for the collection: its cells have no names, and its
+        representation stays on disk. To load a saved model, pass ``adata=scgde.data.open_collection(path)``.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            For what is no collection.
+        """
+        adata = open_collection(path)
+        written = adata.uns[COLLECTION]
+        representation = {"use_rep": written["use_rep"], "layer": written["layer"]}
+        model = cls.setup_anndata(adata, groupby or written["groupby"], **representation, **kwargs)
+        assert model is not None
+        return model
 
     # --- training --------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from scgde.data._rows import CellRows
 from scgde.models._blocks import GroupedRows, cells_at_a_time
 from scgde.models._module import GDEModule
 from scgde.nn._random import GROUP_STRIDE, CounterRandom
@@ -45,7 +46,7 @@ class GroupEncoding:
 @torch.inference_mode()
 def encode_groups(
     module: GDEModule,
-    x: np.ndarray,
+    x: CellRows,
     codes: np.ndarray,
     n_groups: int,
     *,

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scgde.data._rows import CellRows
 from scgde.models._blocks import BATCH_SIZE, GroupedRows
 from scgde.models._module import GDEModule
 from scgde.nn.encoders import Block
@@ -81,7 +82,7 @@ class Influence:
         Which entries of the embedding; by default all. The encoder is not run where statistics suffice.
     """
 
-    def __init__(self, module: GDEModule, rows: GroupedRows, x: np.ndarray, size: int, entries: slice = ALL) -> None:
+    def __init__(self, module: GDEModule, rows: GroupedRows, x: CellRows, size: int, entries: slice = ALL) -> None:
         self.module, self.rows, self.x, self.size = module, rows, x, size
         n_latent = module.n_coordinates + module.encoder.n_code
         self.entries = range(n_latent)[entries]
@@ -193,7 +194,7 @@ def _coordinate_derivatives(statistics: MixtureStatistics, sums: Tensor, n_coord
 
 def dispersion(
     module: GDEModule,
-    x: np.ndarray,
+    x: CellRows,
     codes: np.ndarray,
     n_groups: int,
     *,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -31,8 +33,16 @@ MAX_CELLS, MIN_CELLS_PER_GROUP = 20_000, 200
 JUDGING_SHARE = 0.2
 
 
+class Cells(Protocol):
+    """Cells of a group: a tensor, or what is read when it is sliced."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice, /) -> Tensor: ...
+
+
 def fit_shared_mixture(
-    groups: list[Tensor],
+    groups: Sequence[Cells],
     *,
     feature_scale: Tensor,
     n_components: int | None,
@@ -47,7 +57,7 @@ def fit_shared_mixture(
     Parameters
     ----------
     groups
-        Standardised cells of each training group (cells, features), in random order.
+        Standardised cells of each training group (cells, features), in random order; only slices of them are read.
     feature_scale
         (features,) units of the representation in standardised units.
     n_components
@@ -59,29 +69,29 @@ def fit_shared_mixture(
     """
     chosen = _subset(groups, seed)
     weight = None if weight is None else weight[[i for i, _ in chosen]]
-    groups = [cells for _, cells in chosen]
-    x = torch.cat(groups)
+    some = [cells for _, cells in chosen]
+    x = torch.cat(some)
     if weight is not None:
-        x = x[_systematic(weight.repeat_interleave(torch.tensor([len(cells) for cells in groups])))]
-    n_judging = torch.tensor([int(max(1, JUDGING_SHARE * len(cells))) if len(cells) > 1 else 0 for cells in groups])
+        x = x[_systematic(weight.repeat_interleave(torch.tensor([len(cells) for cells in some])))]
+    n_judging = torch.tensor([int(max(1, JUDGING_SHARE * len(cells))) if len(cells) > 1 else 0 for cells in some])
     candidates = (n_components,) if n_components else [k for k in COMPONENTS if k == 1 or len(x) >= 50 * k]
     best: tuple[float, MixtureStatistics | None] = (-np.inf, None)
     for k in candidates:
         statistics = _fit_components(x, min(k, len(x)), feature_scale, seed)
-        fitting = _sums(statistics, [cells[: len(cells) - n] for cells, n in zip(groups, n_judging, strict=True)])
+        fitting = _sums(statistics, [cells[: len(cells) - n] for cells, n in zip(some, n_judging, strict=True)])
         statistics.fit_pooled(fitting, weight)
         judges = [i for i, n in enumerate(n_judging) if n > 0]
         scores = {}
         for prior_mass in PRIOR_MASSES:
             statistics.prior_mass.fill_(prior_mass)
-            score = _mean_log_prob(statistics, fitting, groups, n_judging, judges) if judges else -prior_mass
+            score = _mean_log_prob(statistics, fitting, some, n_judging, judges) if judges else -prior_mass
             scores[prior_mass] = score
         score = max(scores.values())
         if score > best[0]:
             statistics.prior_mass.fill_(min(c for c, value in scores.items() if value >= score - NEGLIGIBLE))
             best = (score, statistics)
     assert best[1] is not None
-    _spare_gaussians(best[1], float(np.median([len(cells) for cells in groups])))
+    _spare_gaussians(best[1], float(np.median([len(cells) for cells in some])))
     return best[1]
 
 
@@ -98,13 +108,12 @@ def _spare_gaussians(statistics: MixtureStatistics, typical: float) -> None:
     statistics.shared_share = 0.0
 
 
-def _subset(groups: list[Tensor], seed: int) -> list[tuple[int, Tensor]]:
+def _subset(groups: Sequence[Cells], seed: int) -> list[tuple[int, Tensor]]:
     """Random groups and their positions, cut to size, that have :data:`MAX_CELLS` cells or little more."""
     limit = max(MIN_CELLS_PER_GROUP, MAX_CELLS // len(groups))
-    groups = [cells[:limit] for cells in groups]
     order = np.random.default_rng(seed).permutation(len(groups))
-    total = np.cumsum([len(groups[i]) for i in order])
-    return [(int(i), groups[i]) for i in np.sort(order[: 1 + np.searchsorted(total, MAX_CELLS)])]
+    total = np.cumsum([min(limit, len(groups[i])) for i in order])
+    return [(int(i), groups[i][:limit]) for i in np.sort(order[: 1 + np.searchsorted(total, MAX_CELLS)])]
 
 
 def _systematic(weight: Tensor) -> Tensor:

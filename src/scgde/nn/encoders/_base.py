@@ -9,6 +9,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from scgde.nn._shared_mixture import Cells
 from scgde.nn.encoders._pooling import Pooling
 
 
@@ -128,13 +129,13 @@ class Encoder(nn.Module):
         """The levels, as a list."""
         return cast("list[Level]", list(self.levels))
 
-    def fit(self, groups: Sequence[Tensor], seed: int) -> None:
+    def fit(self, groups: Sequence[Cells], seed: int) -> None:
         """Set what is closed form, before training; networks have nothing to fit.
 
         Parameters
         ----------
         groups
-            Standardised cells of each training group, (cells, features).
+            Standardised cells of each training group, (cells, features): tensors, or what is read when it is sliced.
         seed
             Of what is drawn at random.
         """

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from scgde.nn._shared_mixture import fit_shared_mixture
+from scgde.nn._shared_mixture import Cells, fit_shared_mixture
 from scgde.nn.encoders._base import Encoder, Level
 from scgde.nn.statistics import MAX_FULL_COVARIANCE, MixtureStatistics
 
@@ -73,11 +73,11 @@ class Moments(Encoder):
         n_pairs = n_features * (n_features - 1) // 2 if level.full else 0
         super().__init__(n_features, n_code, [level], _Principal(2 * n_features + n_pairs, n_code))
 
-    def fit(self, groups: Sequence[Tensor], seed: int) -> None:
+    def fit(self, groups: Sequence[Cells], seed: int) -> None:
         """Set the principal components; see :meth:`Encoder.fit`."""
         level = self.stages[0]
         assert isinstance(self.readout, _Principal)
-        means = torch.stack([level.cells(x, x, x).mean(0) for x in groups])
+        means = torch.stack([level.cells(x, x, x).mean(0) for x in (group[:] for group in groups)])
         self.readout.fit(level.context(means, means))
 
 
@@ -114,7 +114,7 @@ class Mixture(Encoder):
         statistics.pooled_mean.copy_(statistics.mean)
         super().__init__(n_features, n_code, [_Mixture(statistics)], nn.Identity())
 
-    def fit(self, groups: Sequence[Tensor], seed: int) -> None:
+    def fit(self, groups: Sequence[Cells], seed: int) -> None:
         """Fit the shared mixture and the principal components; see :meth:`Encoder.fit`."""
         level = self.stages[0]
         assert isinstance(level, _Mixture)
@@ -125,7 +125,9 @@ class Mixture(Encoder):
         fitted = fit_shared_mixture(
             list(groups), feature_scale=torch.ones(self.n_features), n_components=own.n_components, seed=seed
         )
-        sums = torch.cat([fitted.sums(x[None], x.new_full((1, len(x)), 1 / len(x))) for x in groups])
+        sums = torch.cat(
+            [fitted.sums(x[None], x.new_full((1, len(x)), 1 / len(x))) for x in (group[:] for group in groups)]
+        )
         fitted.fit_pooled(sums)
         fitted.fit_basis(fitted.mixtures(sums), self.n_code)
         for name in ("basis", "spread"):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from scgde.nn._shared_mixture import Cells
 from scgde.nn.encoders._base import Encoder, Level
 
 #: At most about this many cells set the bandwidth.
@@ -53,7 +54,7 @@ class KernelMean(Encoder):
         readout = nn.Linear(2 * n_frequencies, n_code)
         super().__init__(n_features, n_code, [_Fourier(n_features, n_frequencies)], readout)
 
-    def fit(self, groups: Sequence[Tensor], seed: int) -> None:
+    def fit(self, groups: Sequence[Cells], seed: int) -> None:
         """Set the bandwidth; see :meth:`Encoder.fit`."""
         per_group = max(1, MAX_CELLS // len(groups))
         cells = torch.cat([group[:per_group] for group in groups])
