@@ -142,7 +142,7 @@ def test_every_option_is_passed(embed, recorded):
         (["--use-rep", "X_smal"], "donor", "adata.obsm (--use-rep)"),
         (["--use-rep", "X_small", "--layer", "counts"], "donor", "--use-rep 'X_small' and --layer 'counts'"),
         (["--labels", "quality"], "donor", "not constant within 5 of 5 groups"),
-        (["--max-steps", "0"], "donor", "--max-steps 0: expected a positive number"),
+        (["--max-steps", "0"], "donor", "--max-steps 0: expected an integer of at least 1"),
         (["--n-latent", "1"], "donor", "--n-latent 1 is too small"),
         (["--model", "nowhere"], None, "There is no saved model at 'nowhere'"),
         (["--model", "."], "donor", "leave out --groupby with --model"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,11 +34,25 @@ def check_output(path: Path, *, overwrite: bool) -> None:
 
 
 def write_atomically(adata: AnnData, path: Path) -> None:
-    """Write an .h5ad file under a temporary name beside ``path``, then rename it."""
-    with tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as folder:
-        written = Path(folder) / path.name
-        adata.write_h5ad(written)
-        written.replace(path)
+    """Write an .h5ad file under a temporary name beside ``path``, then rename it; in the first process only."""
+    if first_process():
+        # Always the same name: what a killed process leaves is replaced by the next one.
+        partial = path.with_name(f".{path.name}.partial")
+        try:
+            adata.write_h5ad(partial)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def first_process() -> bool:
+    """Whether this process is the one that writes: the only one, or the first of several that train together."""
+    import torch.distributed as dist  # here: ``scgde --help`` does not wait for torch
+
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank() == 0
+    # Before the processes have met: what Lightning sets for those it starts.
+    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "NODE_RANK"))
 
 
 def write_bytes(content: bytes | memoryview, path: Path) -> None:

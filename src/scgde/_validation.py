@@ -13,6 +13,8 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
+from scgde._arguments import check_count, check_flags, check_names, check_options, check_text
+
 
 def listing(values: Iterable[Any], limit: int = 5) -> str:
     """The first few values, and how many more there are."""
@@ -49,6 +51,32 @@ def check_anndata(adata: Any, *, setup: bool = False) -> None:
             "Make it an object of its own first: adata = adata.copy()."
         )
         raise ValueError(msg)
+
+
+#: Arguments of setup that name one column, or one key, of an AnnData.
+NAMES = {
+    "use_rep": "a key of adata.obsm, or 'X'",
+    "layer": "a key of adata.layers",
+    "membership_key": "a key of adata.obsm",
+    **dict.fromkeys(("batch_key", "weight_key", "split_key", "time_key"), "the name of a column of adata.obs"),
+}
+
+
+def check_setup(arguments: dict[str, Any]) -> None:
+    """Raise unless the arguments of setup are of the types that they must have."""
+    if arguments["groupby"] is not None:
+        check_names("groupby", arguments["groupby"], "the name of a column of adata.obs")
+    for name, what in NAMES.items():
+        check_text(name, arguments.get(name), what, optional=True)
+    check_count("min_cells", arguments["min_cells"], 0)
+    check_flags(drop_ungrouped=arguments["drop_ungrouped"])
+    labels = arguments["labels"]
+    if isinstance(labels, dict):
+        check_options("labels", labels)
+        for name, columns in labels.items():
+            check_names(f"labels[{name!r}]", columns, "the name of a column of adata.obs")
+    elif labels is not None:
+        check_names("labels", labels, "names of columns of adata.obs")
 
 
 def check_groupby(columns: Sequence[Any]) -> None:

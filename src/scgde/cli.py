@@ -32,7 +32,7 @@ SETUP = (
     "time_key",
 )
 MODEL = ("n_latent", "seed")
-TRAINING = ("max_epochs", "max_steps", "max_seconds")
+TRAINING = ("max_epochs", "max_steps", "max_seconds", "checkpoint_dir", "checkpoint_minutes", "resume_from")
 
 #: Read when torch and NumPy are first imported. Threads that spin while they wait for one another take each other's
 #: cores on a busy machine, which can make training ten times slower.
@@ -226,6 +226,11 @@ def _add_training(command: argparse.ArgumentParser) -> None:
     add("--max-steps", "limit of training", type=_count, metavar="N")
     add("--max-seconds", "limit of training", type=float, metavar="S")
     add("--seed", "one seed, one result", type=_count, metavar="N")
+    text = "folder to keep a checkpoint of training in, for --resume"
+    add("--checkpoint-dir", text, type=Path, metavar="DIR")
+    add("--checkpoint-minutes", "minutes between checkpoints", type=float, metavar="M")
+    text = "go on from the checkpoint in --checkpoint-dir, where there is one"
+    add("--resume", text, action="store_const", const="auto", dest="resume_from")
     add("--save-model", "folder to save the model to", type=Path, metavar="DIR")
 
 
@@ -244,6 +249,8 @@ def _as_options(text: str) -> str:
         name, value = match.groups()
         if name not in known:
             return match[0]
+        if name == "resume_from":
+            return "--resume"
         return f"--{name.replace('_', '-')}" + ("" if value in (None, "True") else f" {value}")
 
     known = {*SETUP, *MODEL, *TRAINING, "model", "save_model", "key_added", "overwrite"}

@@ -197,7 +197,7 @@ def test_no_warning_about_what_is_no_counts(make_adata, recwarn, values):
         ({"encoder": "resnett"}, "'resnett'.*encoder.*Did you mean 'resnet'"),
         ({"generator": "flw"}, "'flw'.*generator.*Did you mean 'flow'"),
         ({"n_latent": 1}, "n_latent=1 is too small.*2 or more"),
-        ({"n_components": 0}, "n_components=0: expected at least 1"),
+        ({"n_components": 0}, "n_components=0: expected an integer of at least 1"),
     ],
 )
 def test_options(make_adata, options, message):
@@ -210,11 +210,11 @@ def test_options(make_adata, options, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"max_steps": 0}, "max_steps=0: expected a positive number"),
-        ({"max_epochs": -1}, "max_epochs=-1: expected a positive number"),
+        ({"max_steps": 0}, "max_steps=0: expected an integer of at least 1"),
+        ({"max_epochs": -1}, "max_epochs=-1: expected an integer of at least 1"),
         ({"max_seconds": 0.0}, "max_seconds=0.0: expected a positive number"),
-        ({"batch_size": 0}, "batch_size=0: expected a positive number"),
-        ({"cells_per_group": 0}, "cells_per_group=0: expected a positive number"),
+        ({"batch_size": 0}, "batch_size=0: expected an integer of at least 1"),
+        ({"cells_per_group": 0}, "cells_per_group=0: expected an integer of at least 1"),
         ({"validation_size": 0.8}, "validation_size=0.8 leaves 1 of 6 groups.*at least two"),
         ({"validation_size": 1.5}, "validation_size=1.5.*from 0 to below 1"),
     ],
@@ -401,7 +401,7 @@ ASKED = {
     "no group": (lambda m: m.sample([]), ValueError, "groups=.*no group"),
     "no cell": (lambda m: m.sample("donor_1", 0), ValueError, "n_cells=0: expected"),
     "no cell on the way": (lambda m: m.interpolate("donor_1", "donor_2", n_cells=0), ValueError, "n_cells=0: expected"),
-    "one step": (lambda m: m.interpolate("donor_1", "donor_2", 1), ValueError, "n_steps=1: expected at least 2"),
+    "one step": (lambda m: m.interpolate("donor_1", "donor_2", 1), ValueError, "n_steps=1: expected an integer of at least 2"),
     "embedding of another size": (lambda m: m.sample(np.zeros((2, 5))), ValueError, "embedding of 5 columns, expected 6"),
     "embedding with NaN": (lambda m: m.sample(np.full((2, 6), np.nan)), ValueError, "expected 6 finite"),
     "source is target": (lambda m: m.transport("donor_1", "donor_1"), ValueError, "same population .'donor_1'"),

@@ -50,7 +50,7 @@ def test_steps_of_the_sampler(model):
     np.testing.assert_array_equal(model.sample("donor_1", 300, n_steps=model.module.generator.n_steps).X, expected)
     few, many = (np.abs(model.sample("donor_1", 300, n_steps=n).X - expected).max() for n in (1, 16))
     assert 0 < many < few
-    with pytest.raises(ValueError, match="n_steps=0: expected at least 1"):
+    with pytest.raises(ValueError, match="n_steps=0: expected an integer of at least 1"):
         model.sample("donor_1", 3, n_steps=0)
 
 

@@ -131,9 +131,7 @@ def test_too_high_a_learning_rate_says_so(make_adata, tiny):
     adata = make_adata()
     GDE.setup_anndata(adata, "donor")
     model = GDE(adata, **tiny.options)
-    message = (
-        r"The loss is (nan|inf) at step \d+ \(groups 'donor_\d', .*\).*lower the learning rate.*plan_kwargs"
-    )
+    message = r"The loss is (nan|inf) at step \d+ \(groups 'donor_\d', .*\).*lower the learning rate.*plan_kwargs"
     with pytest.raises(RuntimeError, match=message):
         model.train(max_steps=200, plan_kwargs={"lr": 1e12, "warmup_steps": 1}, gradient_clip_val=None, **tiny.train)
     assert not model.is_trained_

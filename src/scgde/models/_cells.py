@@ -10,6 +10,7 @@ import torch
 from anndata import AnnData
 from torch import Tensor
 
+from scgde._arguments import check_count, check_number, check_seed, check_text
 from scgde._constants import PATH_TIME, SOURCE, TARGET
 from scgde._validation import unknown_key
 from scgde.data import GroupedObs
@@ -60,13 +61,8 @@ def as_embedding(groups: Any) -> pd.DataFrame | None:
     return groups if isinstance(groups, pd.DataFrame) else None
 
 
-def check_least(name: str, value: int, least: int) -> None:
-    if value < least:
-        msg = f"{name}={value}: expected at least {least}."
-        raise ValueError(msg)
-
-
 def check_trust(trust: float | None) -> None:
+    check_number("trust", trust, optional=True)
     if trust is not None and not 0 <= trust <= 1:
         msg = f"trust={trust}: expected a weight from 0 (the statistics alone) to 1 (all that was learned)."
         raise ValueError(msg)
@@ -139,7 +135,9 @@ class CellModel(GroupModel):
         self._check_batch(batch)
         check_trust(trust)
         self._check_steps(n_steps)
-        check_least("n_cells", n_cells, 1)
+        check_count("n_cells", n_cells)
+        check_seed(seed)
+        check_count("batch_size", batch_size, optional=True)
         data = self.adata if adata is None else adata
         self._check_space(space, data)
         population = self._populations(groups, adata, exact_moments, batch_size)
@@ -206,8 +204,10 @@ class CellModel(GroupModel):
         self._check_generates()
         self._check_batch(batch)
         check_trust(trust)
-        check_least("n_steps", n_steps, 2)
-        check_least("n_cells", n_cells, 1)
+        check_count("n_steps", n_steps, 2)
+        check_count("n_cells", n_cells)
+        check_seed(seed)
+        check_count("batch_size", batch_size, optional=True)
         ends = [
             self._one(key, adata, exact_moments, batch_size, name) for key, name in ((source, SOURCE), (target, TARGET))
         ]
@@ -266,12 +266,13 @@ class CellModel(GroupModel):
     def _check_steps(self, n_steps: int | None) -> None:
         if n_steps is None:
             return
-        check_least("n_steps", n_steps, 1)
+        check_count("n_steps", n_steps)
         if self.module.generator.n_steps is None:
             msg = f"n_steps={n_steps}, but the generator {self.options['generator']!r} takes no steps. Leave it out."
             raise ValueError(msg)
 
     def _check_space(self, space: str, data: AnnData | None) -> None:
+        check_text("space", space, "'rep' or 'genes'")
         if space not in SPACES:
             msg = f"space={space!r} is unknown: choose from {list(SPACES)}."
             raise ValueError(msg)

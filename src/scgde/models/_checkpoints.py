@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 import pandas as pd
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
+from scgde._arguments import check_number, check_path
 from scgde._compat import SimpleLogger
 from scgde._files import write_bytes
 
@@ -148,10 +148,10 @@ def checkpoint_paths(
     ValueError
         For an interval that is not positive, and for "auto" without a folder.
     """
+    check_path("checkpoint_dir", checkpoint_dir)
+    check_path("resume_from", resume_from)
     folder = None if checkpoint_dir is None else Path(checkpoint_dir)
-    if not 0 < checkpoint_minutes < np.inf:
-        msg = f"checkpoint_minutes={checkpoint_minutes}: expected a positive number of minutes."
-        raise ValueError(msg)
+    check_number("checkpoint_minutes", checkpoint_minutes, 0, above=True)
     if folder is not None and folder.exists() and not folder.is_dir():
         msg = f"checkpoint_dir={str(folder)!r} is a file: name a folder."
         raise ValueError(msg)

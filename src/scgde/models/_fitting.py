@@ -162,13 +162,14 @@ def train(
     checkpoints = None
     if checkpoint_dir is not None:
         checkpoints = Checkpoints(checkpoint_dir, checkpoint_minutes, start.entry(run, module, model.representation_))
+    callbacks = trainer_kwargs.pop("callbacks", None) or []
     history = fit(
         plan,
         data,
         early_stopping=early_stopping,
         patience=patience,
         ema_decay=ema_decay,
-        callbacks=list(trainer_kwargs.pop("callbacks", [])),
+        callbacks=callbacks if isinstance(callbacks, list | tuple) else [callbacks],
         checkpoints=checkpoints,
         resume_from=resume_from,
         **trainer_kwargs,

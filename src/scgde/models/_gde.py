@@ -11,15 +11,16 @@ import pandas as pd
 import torch
 from anndata import AnnData
 
+from scgde._arguments import check_count, check_flags, check_number, check_options, check_seed, check_text
 from scgde._compat import SETUP_ARGS_KEY, AnnDataManager
 from scgde._constants import COLLECTION, KEY
-from scgde._validation import check_anndata, unknown_key
+from scgde._validation import check_anndata, check_setup, unknown_key
 from scgde.data import Setup, chosen_representation, open_collection, setup_fields
 from scgde.data._weighting import UNIFORM, group_weights
 from scgde.models import _fitting
 from scgde.models._blocks import GroupedRows
-from scgde.models._cells import check_least
 from scgde.models._checkpoints import checkpoint_paths
+from scgde.models._devices import chosen_devices
 from scgde.models._distances import LATENT, cell_distances, check_metric
 from scgde.models._labels import LabelModel
 from scgde.models._module import GDEModule
@@ -27,6 +28,7 @@ from scgde.models._novelty import p_values
 from scgde.models._results import constant_columns, embedding_frame, per_cell, write_embedding
 from scgde.models._saving import save_atomically
 from scgde.models._start import Limits
+from scgde.models._training_arguments import check_training
 from scgde.nn.encoders import ENCODERS
 from scgde.nn.generators import GENERATORS
 
@@ -99,9 +101,7 @@ class GDE(LabelModel):
         labels_weight: float | None = None,
     ) -> None:
         super().__init__(adata, registry)
-        if labels_weight is not None and not 0 <= labels_weight < np.inf:
-            msg = f"labels_weight={labels_weight}: expected a number of at least 0, or None."
-            raise ValueError(msg)
+        check_number("labels_weight", labels_weight, 0, optional=True)
         self._make(encoder, generator, n_latent, n_components, encoder_kwargs, generator_kwargs, seed)
         self.labels_weight = labels_weight
         self.init_params_ = self._get_init_params(locals())
@@ -120,13 +120,16 @@ class GDE(LabelModel):
     ) -> None:
         """Check the options, and make an empty model: what depends on data is made when it is trained."""
         for name, known, argument in ((encoder, ENCODERS, "encoder="), (generator, GENERATORS, "generator=")):
+            check_text(argument[:-1], name, "a name in the registry")
             if name not in known:
                 raise ValueError(unknown_key(name, known, f"the {argument} registry").args[0])
+        check_count("n_latent", n_latent, 0)
+        check_count("n_components", n_components, optional=True)
+        check_seed(seed)
+        for name, value in (("encoder_kwargs", encoder_kwargs), ("generator_kwargs", generator_kwargs)):
+            check_options(name, {} if value is None else value)
         if n_latent < 2:
             msg = f"n_latent={n_latent} is too small: statistics and code need at least one entry each. Pass 2 or more."
-            raise ValueError(msg)
-        if n_components is not None and n_components < 1:
-            msg = f"n_components={n_components}: expected at least 1, or None to choose by fit."
             raise ValueError(msg)
         self.module = GDEModule()
         self.options = {
@@ -230,6 +233,7 @@ class GDE(LabelModel):
             raise TypeError(msg)
         check_anndata(adata, setup=True)
         arguments[SETUP_ARGS_KEY].pop("kwargs", None)
+        check_setup(arguments[SETUP_ARGS_KEY])
         setup = Setup(**arguments[SETUP_ARGS_KEY])
         loads = "source_registry" in kwargs
         obs = setup.read(adata, training=not loads)
@@ -311,7 +315,8 @@ class GDE(LabelModel):
             Other limits; the first one met counts, and the learning rate decays towards it. Only training that is
             limited by steps or epochs repeats exactly.
         accelerator, devices
-            As in Lightning.
+            As in Lightning, but one device unless several are asked for. With ``devices=2`` two processes run the same
+            script and share the groups of each step; files are written by the first one.
         validation_size
             Share of the groups to hold out. Default 0.1 with at least 30 groups, else 0.
         early_stopping
@@ -356,11 +361,12 @@ class GDE(LabelModel):
         --------
         >>> model.train(checkpoint_dir="run1", resume_from="auto")
         """
-        numbers = {"max_epochs": max_epochs, "max_steps": max_steps, "max_seconds": max_seconds}
-        for name, value in {**numbers, "batch_size": batch_size, "cells_per_group": cells_per_group}.items():
-            if value is not None and not value > 0:
-                msg = f"{name}={value}: expected a positive number."
-                raise ValueError(msg)
+        limits, sizes = Limits(max_epochs, max_steps, max_seconds), (batch_size, cells_per_group)
+        plan_kwargs = {} if plan_kwargs is None else plan_kwargs
+        check_flags(early_stopping=early_stopping)
+        check_training(limits, sizes, validation_size, early_stopping_patience, plan_kwargs, trainer_kwargs)
+        several = {name: trainer_kwargs.pop(name) for name in ("strategy", "num_nodes") if name in trainer_kwargs}
+        trainer_kwargs |= chosen_devices(devices, **several)
         folder, source = checkpoint_paths(checkpoint_dir, checkpoint_minutes, resume_from)
         adata, obs = self._read(None, training=True)
         split = _fitting.split_groups(obs, validation_size, self.options["seed"])
@@ -373,17 +379,16 @@ class GDE(LabelModel):
             adata,
             obs,
             split,
-            limits=Limits(max_epochs, max_steps, max_seconds),
+            limits=limits,
             batch_size=batch_size,
             cells_per_group=cells_per_group,
             early_stopping=early_stopping,
             patience=early_stopping_patience,
-            plan_kwargs=plan_kwargs or {},
+            plan_kwargs=plan_kwargs,
             checkpoint_dir=folder,
             checkpoint_minutes=checkpoint_minutes,
             resume_from=source,
             accelerator=accelerator,
-            devices=devices,
             **trainer_kwargs,
         )
 
@@ -453,6 +458,9 @@ class GDE(LabelModel):
             For data that do not fit the model.
         """
         self._check_trained()
+        check_count("batch_size", batch_size, optional=True)
+        check_text("key_added", key_added, "a name for the results", optional=True)
+        check_flags(return_se=return_se, write_obsm=write_obsm)
         new = adata is not None
         adata, obs = self._read(adata)
         z = self._encode(adata, obs, None, batch_size).z.cpu().numpy()
@@ -522,7 +530,7 @@ class GDE(LabelModel):
             For an unknown metric, and ``max_cells`` below 1.
         """
         check_metric(metric)
-        check_least("max_cells", max_cells, 1)
+        check_count("max_cells", max_cells)
         if metric == LATENT:
             z = self.get_group_embedding(adata, batch_size=batch_size, key_added=None)
             tensor = torch.tensor(z.to_numpy(), dtype=torch.float64)

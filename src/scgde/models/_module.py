@@ -86,9 +86,13 @@ class GDEModule(nn.Module):
         self.spec = {name: value for name, value in locals().items() if name not in {"self", "statistics", "__class__"}}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.encoder = ENCODERS[encoder](n_features, n_code, **encoder_kwargs)
             n_latent = n_coordinates + n_code
-            self.generator = generator_class(generator, method)(n_features, n_latent, n_batch, **generator_kwargs)
+            try:
+                self.encoder = ENCODERS[encoder](n_features, n_code, **encoder_kwargs)
+                self.generator = generator_class(generator, method)(n_features, n_latent, n_batch, **generator_kwargs)
+            except TypeError as error:
+                msg = f"encoder_kwargs={encoder_kwargs} or generator_kwargs={generator_kwargs} do not fit: {error}"
+                raise TypeError(msg) from error
             self.heads = Heads(n_latent, heads or [])
         if statistics is None:
             statistics = MixtureStatistics(n_features, n_components, n_coordinates, n_crossed)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import lightning.pytorch as pl
 import pandas as pd
@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torchmetrics import MeanMetric
 
+from scgde._arguments import shown
 from scgde._compat import ProgressBar, SimpleLogger
 from scgde.data import GroupBatch, GroupDataModule
 from scgde.models._checkpoints import ENTRY, BestWeights, Checkpoints, from_plain, log_of
@@ -135,7 +136,7 @@ class GDETrainingPlan(pl.LightningModule):
                 )
             )
         latent = torch.cat([coordinates / module.statistics.spread, module.encoder(batch.x, batch.weight)], dim=-1)
-        labels = latent.new_zeros(()) if batch.labels is None else module.heads.loss(latent, batch.labels)
+        labels = latent.new_zeros(()) if batch.labels is None else self._labels_loss(latent, batch.labels)
         scored = slice(len(batch.x_score))
         latent, condition = latent[scored], Condition(mixtures[scored], measured[scored].float(), batch.batch_score)
         generator = module.generator
@@ -186,9 +187,8 @@ class GDETrainingPlan(pl.LightningModule):
     def setup(self, stage: str) -> None:
         """See that all processes have fitted the same, before the first one's weights are given to all."""
         if self.trainer.world_size > 1:
-            check = torch.tensor(state_checksum(self.module.state_dict()), device=self.device)
-            checks = cast("Tensor", self.all_gather(check))
-            if len(checks.unique()) > 1:
+            check = state_checksum(self.module.state_dict())
+            if check != self.trainer.strategy.broadcast(check):
                 msg = (
                     "The processes have fitted different statistics to their data. Give each of them the same AnnData, "
                     "the same arguments and the same number of threads (OMP_NUM_THREADS)."
@@ -205,6 +205,13 @@ class GDETrainingPlan(pl.LightningModule):
         torch.manual_seed(hash((self.seed, batch.step)))
         if self.budget.max_seconds:
             self.seconds = self.trainer.strategy.broadcast(time.monotonic() - self.started)
+
+    def _labels_loss(self, latent: Tensor, y: Tensor) -> Tensor:
+        """Loss of the heads, whose mean over processes is that of all groups together: some know more labels."""
+        n_known = self.module.heads.n_known(y)
+        if self.trainer.world_size > 1:
+            n_known = self.trainer.strategy.reduce(n_known, reduce_op="mean")
+        return self.module.heads.loss(latent, y, n_known)
 
     def _labels_factor(self) -> float:
         """The weight of the labels at this step."""
@@ -273,7 +280,7 @@ def fit(
     early_stopping: bool,
     patience: int,
     ema_decay: float,
-    callbacks: list[pl.Callback],
+    callbacks: Sequence[pl.Callback],
     checkpoints: Checkpoints | None = None,
     resume_from: Path | None = None,
     **trainer_kwargs: Any,
@@ -326,7 +333,12 @@ def fit(
         # Processes share the groups of a step; Lightning would have them share the steps.
         "use_distributed_sampler": False,
     }
-    trainer = pl.Trainer(**{**settings, **trainer_kwargs}, callbacks=callbacks)
+    try:
+        trainer = pl.Trainer(**{**settings, **trainer_kwargs}, callbacks=callbacks)
+    except Exception as error:
+        told = ", ".join(f"{name}={shown(value)}" for name, value in trainer_kwargs.items())
+        msg = f"lightning.pytorch.Trainer does not take these options ({told}): {error}"
+        raise ValueError(msg) from error
     with warnings.catch_warnings():
         # Lightning's own, with torch 2.13 and newer.
         warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")

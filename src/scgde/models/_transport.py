@@ -9,9 +9,10 @@ import pandas as pd
 import torch
 from anndata import AnnData
 
+from scgde._arguments import check_count, check_flags, check_seed, check_text
 from scgde._constants import PATH_TIME, SOURCE, TARGET
 from scgde.data import GroupedObs
-from scgde.models._cells import CellModel, Populations, as_embedding, check_least, check_trust
+from scgde.models._cells import CellModel, Populations, as_embedding, check_trust
 from scgde.models._inference import Ends, generate, move
 from scgde.nn.generators import GENERATORS
 
@@ -124,8 +125,12 @@ class TransportModel(CellModel):
         self._check_moves()
         self._check_batch(batch)
         self._check_trust(trust)
-        check_least("n_steps", n_steps, 2)
-        check_least("n_cells", n_cells, 1)
+        check_count("n_steps", n_steps, 2)
+        check_count("n_cells", n_cells)
+        check_seed(seed)
+        check_count("batch_size", batch_size, optional=True)
+        check_text("key_added", key_added, "a name for the moved cells", optional=True)
+        check_flags(exact_moments=exact_moments, return_trajectory=return_trajectory)
         data = source if isinstance(source, AnnData) else self.adata if adata is None else adata
         self._check_space(space, data)
         start, end = (

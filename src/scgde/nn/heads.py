@@ -165,7 +165,11 @@ class Heads(nn.ModuleList):
         for head, own in zip(self.heads, y.split(self.widths, dim=1), strict=True):
             head.fit_constants(own)
 
-    def loss(self, latent: Tensor, y: Tensor) -> Tensor:
+    def n_known(self, y: Tensor) -> Tensor:
+        """(labels,) how many values are known of each."""
+        return torch.stack([(~own.isnan()).sum() for own in y.split(self.widths, dim=1)]).float()
+
+    def loss(self, latent: Tensor, y: Tensor, n_known: Tensor | None = None) -> Tensor:
         """Mean over labels of their mean loss over what is known, a number.
 
         Parameters
@@ -174,9 +178,10 @@ class Heads(nn.ModuleList):
             (groups, n_latent).
         y
             (groups, columns) labels, NaN where missing.
+        n_known
+            (labels,) what sums are divided by; by default how many values are known.
         """
-        losses = []
-        for head, own in zip(self.heads, y.split(self.widths, dim=1), strict=True):
-            n_known = (~own.isnan()).sum()
-            losses.append(head.loss(latent, own).sum() / n_known.clamp_min(1))
-        return torch.stack(losses).mean()
+        n_known = self.n_known(y) if n_known is None else n_known
+        parts = zip(self.heads, y.split(self.widths, dim=1), strict=True)
+        sums = torch.stack([head.loss(latent, own).sum() for head, own in parts])
+        return (sums / torch.where(n_known > 0, n_known, 1.0)).mean()
