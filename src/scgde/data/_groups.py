@@ -121,8 +121,15 @@ def _factorize(column: pd.Series) -> tuple[np.ndarray, Any]:
     try:
         codes, values = pd.factorize(column, sort=True)
     except TypeError:  # values of several types have no order of their own
-        codes, values = pd.factorize(column)
-        order = np.argsort(np.array([str(v) for v in values]), kind="stable")
+        try:
+            codes, values = pd.factorize(column)
+        except TypeError as error:
+            msg = f"The column {column.name!r} holds values that cannot name groups ({error}): make them text."
+            raise TypeError(msg) from error
+        # 0 and "0" look the same: their types tell them apart, so that the order of the cells does not matter.
+        order = np.array(
+            sorted(range(len(values)), key=lambda i: (str(values[i]), type(values[i]).__name__)), dtype=int
+        )
         codes = np.where(codes < 0, -1, np.argsort(order)[codes])
         values = values[order]
     return codes.astype(np.int64), values if isinstance(values, pd.Index) else pd.Index(values)
