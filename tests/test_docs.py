@@ -31,6 +31,7 @@ NOT_RUN = (
     "python benchmarks/",
     "ruff ",
     "sphinx-build ",
+    "torchrun ",
     "scgde demo",  # tests/test_cli.py runs it
 )
 

@@ -75,17 +75,19 @@ class GroupSampler:
         return len(self.groups) // self.batch_size
 
     def groups_of(self, step: int) -> Tensor:
-        """Groups of this rank at ``step``: a slice of this pass's random order, or a draw by weights."""
+        """Groups of this rank at ``step``."""
+        chosen = self._chosen(step)
+        return chosen[self.rank : len(chosen) - len(chosen) % self.world_size : self.world_size]
+
+    def _chosen(self, step: int) -> Tensor:
+        """Groups of all ranks at ``step``: a slice of this pass's random order, or a draw by weights."""
         if self.group_weight is not None:
-            return self._of_rank(self._drawn(step))
+            return self._drawn(step)
         turn, place = divmod(step, self.steps_per_pass)
         if self._order[0] != turn:
             keys = CounterRandom(self.seed, turn, self.groups).uniform("groups", 1)[:, 0]
             self._order = (turn, self.groups[keys.argsort(stable=True)])
-        return self._of_rank(self._order[1][place * self.batch_size : (place + 1) * self.batch_size])
-
-    def _of_rank(self, chosen: Tensor) -> Tensor:
-        return chosen[self.rank : len(chosen) - len(chosen) % self.world_size : self.world_size]
+        return self._order[1][place * self.batch_size : (place + 1) * self.batch_size]
 
     def _drawn(self, step: int) -> Tensor:
         """Different groups, each with its probability: every unit of their sum, in a random order, draws one."""
@@ -122,11 +124,11 @@ class GroupSampler:
         """Labelled groups to encode besides ``group``: the step then has :data:`LABELLED_PER_STEP` over all ranks."""
         if self.labelled is None:
             return group[:0]
-        wanted = min(len(self.labelled), LABELLED_PER_STEP) // self.world_size
-        n_more = max(0, wanted - int(torch.isin(group, self.labelled).sum()))
+        chosen = group if self.world_size == 1 else self._chosen(step)
+        n_more = max(0, min(len(self.labelled), LABELLED_PER_STEP) - int(torch.isin(chosen, self.labelled).sum()))
         keys = CounterRandom(self.seed, step, self.labelled).uniform("labels", 1)[:, 0]
-        others = self.labelled[keys.argsort(stable=True)][self.rank :: self.world_size]
-        return others[~torch.isin(others, group)][:n_more]
+        others = self.labelled[keys.argsort(stable=True)]
+        return others[~torch.isin(others, chosen)][:n_more][self.rank :: self.world_size]
 
     def cells_of(self, step: int, group: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Fold, positions to encode and their weights, positions to score and their weights.

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import tempfile
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from scgde._files import first_process
+
 
 def save_atomically(save: Callable[..., None], dir_path: str | Path, *, overwrite: bool = False, **kwargs: Any) -> None:
-    """Call ``save`` on a temporary folder beside ``dir_path`` and rename the result.
+    """Call ``save`` on a temporary folder beside ``dir_path`` and rename the result; in the first process only.
 
     Parameters
     ----------
@@ -27,13 +29,18 @@ def save_atomically(save: Callable[..., None], dir_path: str | Path, *, overwrit
     FileExistsError
         Where ``dir_path`` exists and ``overwrite`` is not set.
     """
+    if not first_process():
+        return
     target = Path(dir_path)
     if target.exists() and not overwrite:
         msg = f"{str(target)!r} exists. Choose another folder, or pass overwrite=True."
         raise FileExistsError(msg)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
-        written = Path(folder) / target.name
+    # Always the same name: what a killed process leaves is replaced by the next one.
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        written = partial / target.name
         save(str(written), overwrite=False, **kwargs)
         if not target.exists():
             written.rename(target)
@@ -42,3 +49,5 @@ def save_atomically(save: Callable[..., None], dir_path: str | Path, *, overwrit
         (target / f"{kwargs.get('prefix') or ''}adata.h5ad").unlink(missing_ok=True)
         for file in written.iterdir():
             file.replace(target / file.name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
