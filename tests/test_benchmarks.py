@@ -20,6 +20,7 @@ SCRIPTS = [
     "generate_cells.py",
     "generate_populations.py",
     "group_weighting.py",
+    "kill.py",
     "large_group.py",
     "latent_geometry.py",
     "time_interpolation.py",
