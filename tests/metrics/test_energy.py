@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import scipy.stats
+from anndata import AnnData
 
 from scgde.metrics import energy_distance
 
@@ -74,3 +75,9 @@ def test_bad_weights_are_named(weight):
 def test_sparse_input_names_the_remedy():
     with pytest.raises(TypeError, match=r"x is a csr_matrix.*toarray"):
         energy_distance(scipy.sparse.csr_matrix(np.eye(2)), np.eye(2))
+
+
+def test_views_of_an_anndata_are_dense():
+    adata = AnnData(np.random.default_rng(0).normal(size=(9, 2)))
+    view = adata[[0, 2, 5]]
+    assert energy_distance(view.X, adata.X) == energy_distance(np.array(view.X), adata.X)

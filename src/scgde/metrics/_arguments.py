@@ -49,11 +49,12 @@ def as_tensor(values: np.ndarray | torch.Tensor, name: str) -> torch.Tensor:
         What errors call it.
     """
     if not isinstance(values, torch.Tensor):
-        if hasattr(values, "toarray"):
+        # A view of an AnnData is an array with a method `toarray`.
+        if hasattr(values, "toarray") and not isinstance(values, np.ndarray):
             msg = f"{name} is a {type(values).__name__}: expected a dense array. Convert it with `.toarray()`."
             raise TypeError(msg)
         # torch warns about read-only memory and refuses negative strides: numpy copies only where it has to.
-        values = torch.from_numpy(np.require(values, requirements=["C", "W"]))
+        values = torch.from_numpy(np.require(np.asarray(values), requirements=["C", "W"]))
     if values.dtype not in (torch.float32, torch.float64):
         values = values.to(torch.float32 if values.is_floating_point() else torch.float64)
     n_bad = int((~torch.isfinite(values)).sum())
