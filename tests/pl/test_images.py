@@ -335,6 +335,7 @@ def assert_legible(figure) -> None:
     assert min(tight.x0, tight.y0) > -1
     assert tight.x1 < figure.bbox.x1 + 1
     assert tight.y1 < figure.bbox.y1 + 1
+    plt.close(figure)  # drawn already
 
 
 def _beyond_limits(figure) -> set[int]:
