@@ -22,6 +22,7 @@ SCRIPTS = [
     "group_weighting.py",
     "kill.py",
     "large_group.py",
+    "profile_step.py",
     "latent_geometry.py",
     "time_interpolation.py",
     "transport_cells.py",
