@@ -23,6 +23,7 @@ SCRIPTS = [
     "kill.py",
     "large_group.py",
     "profile_step.py",
+    "scale.py",
     "latent_geometry.py",
     "time_interpolation.py",
     "transport_cells.py",
