@@ -169,8 +169,21 @@ def warn_raw_counts(x: Any, name: str) -> None:
     if len(values) and values.min() >= 0 and values.max() > 20 and np.array_equal(values, np.round(values)):
         warn(
             f"{name} looks like raw counts (integers up to {values.max():.0f}), and the model reads it as coordinates. "
-            "Normalise first: sc.pp.normalize_total(adata); sc.pp.log1p(adata); sc.pp.pca(adata)."
+            "Normalise first: sc.pp.normalize_total(adata); sc.pp.log1p(adata); sc.pp.pca(adata). Or model counts: "
+            "GDE(adata, generator='vae', generator_kwargs={'likelihood': 'nb'})."
         )
+
+
+def check_counts(x: np.ndarray, name: str) -> None:
+    """Raise unless a representation holds counts, as a likelihood of counts needs."""
+    bad = (x < 0) | (x != np.round(x))
+    if bad.any():
+        msg = (
+            f"{name} holds values that are no counts, e.g. {x[bad][0]:g}, and the likelihood of the generator is of "
+            "counts. Set the model up with raw counts (use_rep='X' or layer=, whole numbers of at least 0, at most 50 "
+            "variables in a layer), or train with generator_kwargs={'likelihood': 'normal'}."
+        )
+        raise ValueError(msg)
 
 
 def warn(message: str) -> None:

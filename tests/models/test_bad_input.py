@@ -196,6 +196,13 @@ def test_no_warning_about_what_is_no_counts(make_adata, recwarn, values):
     [
         ({"encoder": "resnett"}, "'resnett'.*encoder.*Did you mean 'resnet'"),
         ({"generator": "flw"}, "'flw'.*generator.*Did you mean 'flow'"),
+        ({"generator_kwargs": {"widht": 8}}, "'widht' is not in the options of 'flow'.*Did you mean 'width'"),
+        ({"generator": "diffusion", "generator_kwargs": {"n_stpes": 8}}, "Did you mean 'n_steps'"),
+        (
+            {"generator": "vae", "generator_kwargs": {"likelihood": "poisson"}},
+            "likelihood='poisson' is unknown: choose from",
+        ),
+        ({"generator": "mmd", "generator_kwargs": {"n_generated": 5}}, "n_generated=5: expected an even number"),
         ({"n_latent": 1}, "n_latent=1 is too small.*2 or more"),
         ({"n_components": 0}, "n_components=0: expected an integer of at least 1"),
     ],

@@ -200,6 +200,8 @@ def test_save_and_load(make, tmp_path, method):
         (lambda m: m.transport(("clone_0", "2"), [("clone_0", "4"), ("clone_0", "10")], key_added="x"), ValueError, "move once"),
         (lambda m: TDE(m.adata, method="flwo"), ValueError, "flwo.*flow"),
         (lambda m: TDE(m.adata, method="flow", pairing="forwards"), ValueError, "forwards.*forward"),
+        (lambda m: TDE(m.adata, generator="vae"), ValueError, "'vae' cannot be inverted.*'flow', 'diffusion'.*'energy'"),
+        (lambda m: TDE(m.adata, method="energy", generator_kwargs={"coupling": "ot"}), ValueError, "'coupling' is not in the options of 'energy'"),
         (lambda m: TDE(m.adata, pairing="forward"), ValueError, "pairing='forward' is for method='flow' or 'energy'"),
         (lambda m: TDE.setup_anndata(m.adata.copy(), "clone", time_key="clone"), ValueError, "no order|one of the groupby"),
         (lambda m: TDE.setup_anndata(m.adata.copy(), "clone", time_key="dya"), KeyError, "dya.*day"),

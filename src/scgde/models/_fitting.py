@@ -11,16 +11,18 @@ import pandas as pd
 import torch
 from anndata import AnnData
 
+from scgde._validation import check_counts
 from scgde.data import GroupDataModule, GroupedCells, GroupedObs
 from scgde.data._cells import fold_sums, moments
 from scgde.data._datamodule import training_counts
 from scgde.models._checkpoints import Checkpoints
 from scgde.models._label_fitting import fit_labels, own_labels, shaping_labels
-from scgde.models._module import GDEModule
+from scgde.models._module import GDEModule, probe_generator
 from scgde.models._novelty import fit_novelty
 from scgde.models._start import Limits, Start, run_of
 from scgde.models._training import Budget, GDETrainingPlan, fit
 from scgde.nn._shared_mixture import MAX_CELLS, MIN_CELLS_PER_GROUP, fit_shared_mixture
+from scgde.nn.generators import Generator
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -120,6 +122,8 @@ def build_module(
     )
     module.shift.copy_(shift)
     module.scale.copy_(scale)
+    if isinstance(module.generator, Generator):
+        module.generator.fit(shift, scale)
     module.encoder.fit(groups, options["seed"])
     return standard
 
@@ -194,6 +198,9 @@ def _module_and_cells(
 ) -> tuple[GDEModule, GroupedCells]:
     """The module to train, its shared statistics fitted, and standardised cells."""
     x, seed = model.representation.read(adata), model.options["seed"]
+    if getattr(probe_generator(model.options), "counts", False):
+        # Of a file that does not fit in memory, the first cells stand for all.
+        check_counts(x if isinstance(x, np.ndarray) else x[:10_000], model.representation.name)
     batch, index = model._batch_codes(obs), obs.index
     cells = GroupedCells.from_arrays(x, index.codes, len(index), obs.weight, batch, seed, cells=index.rows)
     if start.module is not None:

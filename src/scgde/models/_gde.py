@@ -23,7 +23,7 @@ from scgde.models._checkpoints import checkpoint_paths
 from scgde.models._devices import chosen_devices
 from scgde.models._distances import LATENT, cell_distances, check_metric
 from scgde.models._labels import LabelModel
-from scgde.models._module import GDEModule
+from scgde.models._module import GDEModule, probe_generator
 from scgde.models._novelty import p_values
 from scgde.models._results import constant_columns, embedding_frame, per_cell, write_embedding
 from scgde.models._saving import save_atomically
@@ -53,8 +53,9 @@ class GDE(LabelModel):
         Name of the encoder: the networks "resnet", "deepsets" and "attention" (their ``encoder_kwargs`` choose the
         ``pooling``), a kernel mean embedding "kme", or the closed-form "moments" and "mixture".
     generator
-        Name of the generator: "flow" and "diffusion", which can be inverted, or "energy", "sliced", "sinkhorn" and
-        "mmd", which are trained by that divergence between generated and real cells.
+        Name of the generator: "flow" and "diffusion", which can be inverted; "vae", whose ``likelihood`` is "normal",
+        or "nb" or "zinb" of raw counts (whole numbers of at least 0, read with ``use_rep="X"`` or ``layer=``); or
+        "energy", "sliced", "sinkhorn" and "mmd", trained by that divergence between generated and real cells.
     n_latent
         Size of the embedding: principal coordinates of the group's statistics, and at least a quarter learned code.
     n_components
@@ -143,6 +144,7 @@ class GDE(LabelModel):
             "method": method,
             "pairing": pairing,
         }
+        probe_generator(self.options)
         self.spec_: dict[str, Any] = {}
         self.representation_: dict[str, Any] = {}
         self.fitted_: dict[str, Any] = {}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from scgde._validation import unknown_key
 from scgde.nn.encoders import ENCODERS, Encoder
 from scgde.nn.generators import GENERATORS, Condition, Generator
 from scgde.nn.heads import Heads
@@ -21,6 +23,25 @@ CODE_VARIANCE = 0.1
 def generator_class(generator: str, method: str) -> type[Generator] | type[Transport]:
     """What a model learns besides the encoder: a generator of single populations, or a transport of pairs."""
     return GENERATORS[generator] if method == "composition" else TRANSPORTS[method]
+
+
+def probe_generator(options: dict[str, Any]) -> Generator | Transport:
+    """A generator with a model's options and without memory, to ask what it can; raise where the options do not fit."""
+    kind = generator_class(options["generator"], options["method"])
+    given = options["generator_kwargs"]
+    known = sorted(
+        name
+        for base in kind.__mro__
+        if "__init__" in vars(base)
+        for name, parameter in inspect.signature(vars(base)["__init__"]).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    )
+    for name in given:
+        if name not in known:
+            chosen = options["generator"] if options["method"] == "composition" else options["method"]
+            raise ValueError(unknown_key(name, known, f"the options of {chosen!r} (generator_kwargs=)").args[0])
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        return kind(2, 2, 0, **given)
 
 
 class GDEModule(nn.Module):
@@ -128,7 +149,8 @@ class GDEModule(nn.Module):
 
     def restore(self, x: Tensor) -> Tensor:
         """From standardised features to the units of the representation."""
-        return x * self.scale + self.shift
+        x = x * self.scale + self.shift
+        return x.round() if getattr(self.generator, "counts", False) else x
 
     def embedding(self, coordinates: Tensor, code: Tensor) -> Tensor:
         """(groups, n_latent) embedding as users see it."""

@@ -18,6 +18,7 @@ from scgde.data._groups import GroupIndex
 from scgde.data._pairs import PAIRINGS, Pairing
 from scgde.models._forecast import ForecastModel
 from scgde.models._gde import GDE
+from scgde.nn.generators import GENERATORS
 from scgde.nn.transport import TRANSPORTS
 
 
@@ -90,6 +91,13 @@ class TDE(ForecastModel):
         if method == "composition" and pairing != "any":
             able = " or ".join(map(repr, TRANSPORTS))
             msg = f"pairing={pairing!r} is for method={able}; the composition is trained on single populations."
+            raise ValueError(msg)
+        invertible = [name for name, kind in GENERATORS.items() if kind.invertible]
+        if method == "composition" and generator in GENERATORS and generator not in invertible:
+            msg = (
+                f"generator={generator!r} cannot be inverted, and method='composition' inverts it: choose from "
+                f"{invertible}, or a method that trains on pairs, from {list(TRANSPORTS)}."
+            )
             raise ValueError(msg)
         self._make(encoder, generator, n_latent, n_components, encoder_kwargs, generator_kwargs, seed, method, pairing)
         self.options["orphans"] = orphans

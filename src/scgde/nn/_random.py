@@ -23,7 +23,22 @@ GROUP_STRIDE = 0x9E3779B1
 STREAMS = {
     name: number
     for number, name in enumerate(
-        ["order", "groups", "cells", "fold", "time", "noise", "split", "rotation", "batch", "labels", "component"]
+        [
+            "order",
+            "groups",
+            "cells",
+            "fold",
+            "time",
+            "noise",
+            "split",
+            "rotation",
+            "batch",
+            "labels",
+            "component",
+            "observation",
+            "library",
+            "zeros",
+        ]
     )
 }
 

@@ -16,6 +16,13 @@ def moments(mixtures: Mixtures) -> tuple[Tensor, Tensor]:
     return mean, torch.einsum("gk,gk...->g...", mixtures.weight, mixtures.covariance() + spread)
 
 
+def single(mixtures: Mixtures) -> Mixtures:
+    """Mixtures of one component, with the moments of the whole."""
+    mean, covariance = moments(mixtures)
+    root = symmetric_root(covariance) if mixtures.full else covariance.sqrt()
+    return Mixtures(torch.ones_like(mean[:, :1]), mean[:, None], root[:, None])
+
+
 def gaussian_map(source: Tensor, target: Tensor) -> Tensor:
     """The linear part of the optimal map between Gaussians with these covariances.
 

@@ -5,12 +5,14 @@ from scgde.nn.generators._diffusion import Diffusion
 from scgde.nn.generators._divergence import BY_DIVERGENCE, DivergenceGenerator
 from scgde.nn.generators._drift import Drift
 from scgde.nn.generators._flow import Flow
+from scgde.nn.generators._vae import VAE
 
 #: Generators by name. Every entry is found by the contract tests.
-GENERATORS: dict[str, type[Generator]] = {"flow": Flow, "diffusion": Diffusion, **BY_DIVERGENCE}
+GENERATORS: dict[str, type[Generator]] = {"flow": Flow, "diffusion": Diffusion, "vae": VAE, **BY_DIVERGENCE}
 
 __all__ = [
     "GENERATORS",
+    "VAE",
     "Condition",
     "Diffusion",
     "DivergenceGenerator",

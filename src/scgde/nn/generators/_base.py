@@ -51,6 +51,9 @@ class Generator(nn.Module):
         Number of batches; 0 where cells have none.
     """
 
+    #: Whether cells are counts: non-negative integers in the units of the representation.
+    counts = False
+
     #: Steps to a cell, or None where there are no steps to choose: one evaluation of the network.
     n_steps: int | None = None
 
@@ -60,6 +63,9 @@ class Generator(nn.Module):
     def __init__(self, n_features: int, n_latent: int, n_batch: int = 0) -> None:
         super().__init__()
         self.n_features, self.n_latent, self.n_batch = n_features, n_latent, n_batch
+
+    def fit(self, shift: Tensor, scale: Tensor) -> None:
+        """Set what depends on the units: a standardised feature is (x - shift) / scale. Before training."""
 
     def loss(self, x: Tensor, weight: Tensor, z: Tensor, condition: Condition, random: CounterRandom) -> Tensor:
         """Training loss of each group, (groups,).
