@@ -36,9 +36,9 @@ N_COMPONENTS = 20
 MODEL: dict[str, Any] = {"encoder_kwargs": {"width": 64}, "generator_kwargs": {"width": 128}}
 TRAIN: dict[str, Any] = {"cells_per_group": 64, "accelerator": "cpu"}
 
-#: Trained on all cells and the labels that are shown, with predictions of its own, since labels that shaped an embedding
-#: tell nothing of what they are worth in other donors; on the labelled donors alone, without reconstruction; and on all
-#: cells without labels. The last two have a head of `cross_validate` on top.
+#: Trained on all cells and the labels that are shown, with predictions of its own, since labels that shaped an
+#: embedding tell nothing of what they are worth in other donors; on the labelled donors alone, without reconstruction;
+#: and on all cells without labels. The last two have a head of `cross_validate` on top.
 MODELS: dict[str, Any] = {
     "semi-supervised": functools.partial(GDEPredictions, model={**MODEL, "labels_weight": 1.0}),
     "supervised only": functools.partial(GDEFeatures, model=MODEL, labelled_only=True),

@@ -154,8 +154,8 @@ class ForecastModel(TimedModel):
         AnnData with the moved cells; in ``.obs`` the columns of the source's cells, ``source``, ``target``, ``weight``
         (predicted growth of the cell's group, relative to the mean of a cell's mass), and ``draw`` where there are
         several. ``.uns["forecast"]`` holds the predicted ``embedding`` (groups, latent), its ``draws`` (draws, groups,
-        latent) where there are any, and ``groups``, a table with ``log_growth`` and, for the forecaster, ``p_value``: how far a group's source embedding lies from those that the
-        forecaster has seen.
+        latent) where there are any, and ``groups``, a table with ``log_growth`` and, for the forecaster, ``p_value``:
+        how far a group's source embedding lies from those that the forecaster has seen.
 
         Raises
         ------
