@@ -56,6 +56,7 @@ def test_populations_are_groups_at_times(model):
     assert len(z) == 12
     assert ("clone_0", "4") in z.index
     assert model.adata.uns["tde"]["embedding"].shape == z.shape
+    assert model.adata.uns["tde"]["settings"]["time_key"] == "day"
 
 
 @pytest.mark.parametrize("method", ["composition", "flow", "energy"])

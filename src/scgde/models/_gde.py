@@ -570,8 +570,9 @@ class GDE(LabelModel):
         return groups
 
     def _settings(self) -> dict[str, Any]:
-        columns = self.setup.columns
+        columns, time = self.setup.columns, self.setup.time_key
         return {
+            **({} if time is None else {"time_key": time}),
             "groupby": columns[0] if len(columns) == 1 else np.array(columns, dtype=object),
             "representation": self.representation.name,
             "n_latent": self.options["n_latent"],
