@@ -40,7 +40,7 @@ def check_anndata(adata: Any, *, setup: bool = False) -> None:
             "MuData": "Pass one modality, e.g. mdata['rna'], with the grouping column in its .obs.",
             "SpatialData": "Pass one of its tables, e.g. sdata.tables['table'].",
         }.get(kind, "Pass an anndata.AnnData.")
-        msg = f"Expected an AnnData, received {kind}. {remedy}"
+        msg = f"Expected adata to be an AnnData, received {kind}. {remedy}"
         raise TypeError(msg)
     if adata.n_obs == 0:
         msg = "The AnnData holds no cells. Pass one with at least one cell."

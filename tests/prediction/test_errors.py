@@ -61,7 +61,7 @@ def test_clear_errors(adata, arguments, error, match):
 
 
 def test_wrong_objects_and_empty_x(adata):
-    with pytest.raises(TypeError, match="Expected an AnnData"):
+    with pytest.raises(TypeError, match="to be an AnnData"):
         cross_validate(adata.obs, "donor", "disease")
     adata = adata[:, :0].copy()
     adata.obsm["X_pca"] = np.zeros((adata.n_obs, 2))
