@@ -58,7 +58,7 @@ def main() -> None:
 
 def model(seed: int) -> GDE:
     """Untrained, of simulated donors."""
-    adata = simulate_cohort(12, (30, 60), n_genes=60, seed=seed)
+    adata = simulate_cohort(12, (30, 60), n_genes=200, seed=seed)
     GDE.setup_anndata(adata, "donor")
     widths = {"encoder_kwargs": {"width": 16}, "generator_kwargs": {"width": 32}}
     return GDE(adata, n_latent=8, n_components=2, seed=seed, **widths)

@@ -9,12 +9,12 @@ import lightning.pytorch as pl
 from scgde._arguments import check_count, check_number, check_options, options_of, shown
 from scgde.models._start import Limits
 
-#: Options of the training plan that are numbers: lowest and highest value, and whether the lowest itself is left out.
-PLAN_NUMBERS: dict[str, tuple[float, float, bool]] = {
-    "lr": (0.0, float("inf"), True),
-    "weight_decay": (0.0, float("inf"), False),
-    "ema_decay": (0.0, 1.0, False),
-    "reconstruction_weight": (0.0, float("inf"), False),
+#: Options of the training plan that are numbers: lowest and highest value.
+PLAN_NUMBERS: dict[str, tuple[float, float]] = {
+    "lr": (0.0, float("inf")),
+    "weight_decay": (0.0, float("inf")),
+    "ema_decay": (0.0, 1.0),
+    "reconstruction_weight": (0.0, float("inf")),
 }
 
 
@@ -43,9 +43,9 @@ def check_training(
     check_number("validation_size", validation_size, optional=True)
     check_count("early_stopping_patience", patience)
     check_options("plan_kwargs", plan_kwargs, [*PLAN_NUMBERS, "warmup_steps", "labels_weight"])
-    for name, (low, high, above) in PLAN_NUMBERS.items():
+    for name, (low, high) in PLAN_NUMBERS.items():
         if name in plan_kwargs:
-            check_number(f"plan_kwargs: {name}", plan_kwargs[name], low, high, above=above)
+            check_number(f"plan_kwargs: {name}", plan_kwargs[name], low, high)
     check_count("plan_kwargs: warmup_steps", plan_kwargs.get("warmup_steps", 1))
     check_number("plan_kwargs: labels_weight", plan_kwargs.get("labels_weight"), 0, optional=True)
     known = options_of(pl.Trainer.__init__)
