@@ -20,7 +20,6 @@ SCRIPTS = [
     "generate_cells.py",
     "generate_populations.py",
     "group_weighting.py",
-    "kill.py",
     "large_group.py",
     "profile_step.py",
     "scale.py",
