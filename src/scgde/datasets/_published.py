@@ -74,10 +74,10 @@ def read_larry(files: Mapping[str, Path]) -> AnnData:
     from scipy.io import mmread
 
     counts, genes, metadata, clones = (files[name] for name in LARRY.files)
-    x = sparse.csr_matrix(mmread(counts), dtype=np.float32)
+    x = sparse.csr_matrix(mmread(counts, spmatrix=False), dtype=np.float32)
     names = pd.read_csv(genes, header=None, sep="\t")[0].astype(str)
     table = pd.read_csv(metadata, sep="\t")
-    barcodes = sparse.csr_matrix(mmread(clones))
+    barcodes = sparse.csr_matrix(mmread(clones, spmatrix=False))
     if x.shape != (len(table), len(names)) or barcodes.shape[0] != len(table):
         msg = (
             f"The files of LARRY do not fit each other: counts {x.shape}, {len(names)} genes, {len(table)} cells in "

@@ -87,7 +87,7 @@ class GDEFeatures(_FoldGDE):
         """Blocks of the embedding of groups, (n_groups, n_features); ``block_sizes`` are their sizes."""
         z = self.model.get_group_embedding(adata, key_added=None)
         with torch.no_grad():
-            blocks = self.model.module.blocks(torch.from_numpy(z.to_numpy()))
+            blocks = self.model.module.blocks(torch.tensor(z.to_numpy()))
         self.block_sizes = [block.shape[1] for block in blocks]
         return pd.DataFrame(torch.cat(blocks, dim=1).numpy(), index=z.index)
 

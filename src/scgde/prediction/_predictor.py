@@ -222,14 +222,14 @@ def predicted(fitted: dict[str, Any], z: np.ndarray, covariance: np.ndarray, blo
 def read_features(z: np.ndarray, blocks: Blocks) -> tuple[np.ndarray, list[int]]:
     """Features of embeddings, (groups, features), and the sizes of their blocks."""
     with torch.no_grad():
-        found = [block.numpy() for block in blocks(torch.from_numpy(z))]
+        found = [block.numpy() for block in blocks(torch.tensor(z))]
     return np.concatenate(found, axis=1), [block.shape[1] for block in found]
 
 
 def differentiate(linear: LinearMap, z: np.ndarray, blocks: Blocks) -> tuple[np.ndarray, np.ndarray]:
     """Outputs of embeddings (groups, outputs), and their derivatives by the embeddings (groups, latent, outputs)."""
     with torch.enable_grad():
-        leaf = torch.from_numpy(z).requires_grad_()
+        leaf = torch.tensor(z, requires_grad=True)
         features = torch.cat(blocks(leaf), dim=1)
         outputs = features @ torch.from_numpy(linear.coef) + torch.from_numpy(linear.intercept)
         by_z = [torch.autograd.grad(each.sum(), leaf, retain_graph=True)[0] for each in outputs.unbind(1)]
