@@ -164,14 +164,13 @@ def measure_halves(model: GDE, m: int, part: slice, seed: int, n_trials: int) ->
 def held_by_both(z: np.ndarray, spread: Dispersion) -> tuple[float, float]:
     """Coverage of 0 by the difference between each set and the next one."""
     assert spread.df is not None
-    assert spread.joint_df is not None
     error, covariance = z[::2] - z[1::2], spread.covariance
     variance = np.einsum("nii->ni", covariance)
     a, b = variance[::2], variance[1::2]
     # Welch & Satterthwaite.
     df = (a + b) ** 2 / (a**2 / spread.df[::2] + b**2 / spread.df[1::2])
     marginal = (np.abs(error) <= t.ppf(0.975, df) * np.sqrt(a + b)).mean()
-    degrees = spread.joint_df
+    degrees = spread.n_effective - 1
     table = hotelling(error, covariance[::2], covariance[1::2], degrees[::2], degrees[1::2])
     return 100 * float(marginal), 100 * float((table["p_value"] >= 0.05).mean())
 

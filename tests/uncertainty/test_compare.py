@@ -1,5 +1,7 @@
 """Tests of equal embeddings, and cells that are needed."""
 
+import contextlib
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -59,19 +61,39 @@ def test_pairs_of_groups_are_compared(model):
     assert one["p_value"][0] == pytest.approx(table["p_value"][2])
 
 
-def test_halves_of_a_group_are_rarely_told_apart(model, adata):
-    """Of 60 halvings into 30 cells, 3 are expected below 0.05; 11 or more have probability below 1e-4."""
-    rng = np.random.default_rng(5)
-    data = adata[adata.obs["donor"] == "donor_3"]
+def splits(adata, n, first, rng, donor="donor_3"):
+    """Pairs of random parts of one donor: ``first`` of its 60 cells, and the others."""
+    data = adata[adata.obs["donor"] == donor]
     parts = []
-    for i in range(60):
-        half = rng.permutation(60) < 30
-        parts.append(data.obs.assign(donor=[f"{i}-{'a' if h else 'b'}" for h in half]))
+    for i in range(n):
+        chosen = rng.permutation(60) < first
+        parts.append(data.obs.assign(donor=[f"{i}-{'a' if c else 'b'}" for c in chosen]))
     obs = pd.concat(parts).reset_index(drop=True).rename(str)
-    many = type(adata)(np.tile(data.X, (60, 1)), obs=obs, var=adata.var)
-    table = compare(model, [f"{i}-a" for i in range(60)], [f"{i}-b" for i in range(60)], adata=many)
-    assert (table["p_value"] < 0.05).sum() < 11
-    assert table["p_value"].median() > 0.2
+    return type(adata)(np.tile(data.X, (n, 1)), obs=obs, var=adata.var)
+
+
+@pytest.mark.parametrize("first", [30, 20])
+def test_parts_of_a_group_are_told_apart_at_the_level(model, adata, first):
+    """Of 300 splits, 15 are expected below 0.05: below 5 or above 28 has probability below 1e-3; KS rejects at 0.1%."""
+    n = 300
+    many = splits(adata, n, first, np.random.default_rng(5))
+    with pytest.warns(UserWarning, match="cells") if first < 30 else contextlib.nullcontext():
+        table = compare(model, [f"{i}-a" for i in range(n)], [f"{i}-b" for i in range(n)], adata=many, n_components=3)
+    assert 5 <= (table["p_value"] < 0.05).sum() <= 28
+    assert stats.kstest(table["p_value"], "uniform").pvalue > 0.001
+
+
+def test_cells_dealt_out_anew_and_influence_functions_agree(model, adata, monkeypatch):
+    """Two estimates of one covariance, from 256 deals and from 60 cells: F statistics of 20 halves within a factor."""
+    many = splits(adata, 20, 30, np.random.default_rng(6))
+    pairs = [f"{i}-a" for i in range(20)], [f"{i}-b" for i in range(20)]
+    dealt = compare(model, *pairs, adata=many, n_components=2)
+    monkeypatch.setattr("scgde.models._uncertainty.MAX_CELLS", 59)
+    analytic = compare(model, *pairs, adata=many, n_components=2)
+    np.testing.assert_allclose(dealt["df2"], 255)
+    assert (analytic["df2"] < 60).all()
+    assert np.corrcoef(dealt["statistic"], analytic["statistic"])[0, 1] > 0.9
+    assert 0.6 < (dealt["statistic"] / analytic["statistic"]).median() < 1.6
 
 
 def test_bad_requests(model):

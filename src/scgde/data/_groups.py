@@ -52,6 +52,17 @@ class GroupIndex:
     def __len__(self) -> int:
         return len(self.table)
 
+    @cached_property
+    def _order(self) -> tuple[np.ndarray, np.ndarray]:
+        """Entries of ``codes`` group by group, and where each group starts."""
+        order = np.argsort(self.codes, kind="stable")
+        return order, np.searchsorted(self.codes[order], np.arange(len(self) + 1))
+
+    def entries_of(self, position: int) -> np.ndarray:
+        """Entries of ``codes`` of one group."""
+        order, starts = self._order
+        return order[starts[position] : starts[position + 1]]
+
     def cells_of(self, positions: np.ndarray) -> np.ndarray:
         """Cells of the groups at ``positions``, each once."""
         entries = np.flatnonzero(np.isin(self.codes, positions))

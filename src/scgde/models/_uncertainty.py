@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from scipy.stats import t
 from scgde.data import GroupedObs
 from scgde.models._blocks import GroupedRows
 from scgde.models._influence import ALL, Dispersion, dispersion
+from scgde.models._relabelling import MAX_CELLS, relabelled_differences
 from scgde.models._results import embedding_frame
 from scgde.models._transport import TransportModel
 from scgde.uncertainty import MIN_CELLS
@@ -159,3 +161,26 @@ class UncertaintyModel(TransportModel):
         unique, place = np.unique(obs.index.positions(groups), return_inverse=True)
         z = self._encode(adata, obs, unique, batch_size).z.cpu().numpy()[place, :n_leading].astype(np.float64)
         return z, self._dispersion(adata, obs, groups, batch_size, entries=slice(n_leading), degrees=True)
+
+    def _dealt(
+        self, first: Any, second: Any, adata: AnnData | None, batch_size: int | None, n_leading: int
+    ) -> Iterator[np.ndarray | None]:
+        """For each pair of groups, differences between them with cells dealt out anew; None where that is not done.
+
+        That is so with entries of the code, which would take the encoder once per deal, and with many cells.
+        """
+        adata, obs = self._read(adata)
+        index, x = obs.index, self.representation.read(adata)
+        for seed, pair in enumerate(zip(index.positions(first), index.positions(second), strict=True)):
+            entries = [index.entries_of(position) for position in pair]
+            if n_leading > self.module.n_coordinates or sum(map(len, entries)) > MAX_CELLS:
+                yield None
+                continue
+            where, codes = np.concatenate(entries), np.repeat([0, 1], [len(each) for each in entries])
+            rows = GroupedRows.from_codes(
+                codes,
+                2,
+                None if obs.weight is None else obs.weight[where],
+                cells=where if index.rows is None else index.rows[where],
+            )
+            yield relabelled_differences(self.module, x, rows, n_leading, seed=seed, batch_size=batch_size)
