@@ -320,7 +320,8 @@ def test_basis_keeps_weights_and_does_not_mix_blocks(fitted, n_features):
     z = statistics.coordinates(own)
     close(statistics.basis @ statistics.basis.T, torch.eye(len(z[0])), 1e-5)
     blocks = statistics.blocks(z)
-    close(blocks["weights"], own.weight.log(), 1e-5)
+    close(blocks["log_weights"], own.weight.log(), 1e-5)
+    close(blocks["weights"], own.weight, 1e-5)
     assert ("correlations" in blocks) == (not statistics.full)
 
 

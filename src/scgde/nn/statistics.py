@@ -281,7 +281,8 @@ class MixtureStatistics(nn.Module):
     def blocks(self, coordinates: Tensor) -> dict[str, Tensor]:
         """Parts of what ``coordinates`` say, for heads to read: each is (groups, n), and a smooth function of them.
 
-        Logarithms of the weights, mean and standard deviation of all cells, coordinates of the correlations.
+        Logarithms of the weights, which show rare components; the weights themselves, which show common ones; mean and
+        standard deviation of all cells; coordinates of the correlations.
         """
         mixtures = self.read_back(coordinates)
         mean = torch.einsum("gk,gkd->gd", mixtures.weight, mixtures.mean)
@@ -290,11 +291,12 @@ class MixtureStatistics(nn.Module):
         variance = torch.einsum("gk,gkd->gd", mixtures.weight, variance + (mixtures.mean - mean[:, None]).square())
         crossed = self.basis[:, self.basis.shape[1] - self.n_pairs :].any(1)
         found = {
-            "weights": mixtures.weight.log(),
+            "log_weights": mixtures.weight.log(),
+            "weights": mixtures.weight,
             "moments": torch.cat([mean, variance.sqrt()], dim=-1) * self.feature_scale.repeat(2),
             "correlations": coordinates[:, crossed],
         }
-        return {name: block for name, block in found.items() if block.shape[1] > (name == "weights")}
+        return {name: block for name, block in found.items() if block.shape[1] > name.endswith("weights")}
 
     def all_statistics(self, mixtures: Mixtures) -> Tensor:
         """The vector of :meth:`vectorize`, and correlations at their natural scale.

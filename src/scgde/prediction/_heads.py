@@ -23,7 +23,7 @@ INNER_FOLDS = 5
 
 #: Share of the labels that counts as evidence for one block of features over another: the full posterior chooses a
 #: single block too often.
-EVIDENCE = 0.25
+EVIDENCE = 0.5
 
 #: Training and test positions of folds.
 Splits = list[tuple[np.ndarray, np.ndarray]]
