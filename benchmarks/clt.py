@@ -26,6 +26,7 @@ from scgde.models._inference import encode_groups
 from scgde.models._influence import Dispersion, dispersion
 from scgde.nn.encoders import ENCODERS, POOLINGS
 from scgde.uncertainty import hotelling
+from scgde.uncertainty._regions import region_shapes
 
 #: Training populations; populations held out from training and their cells; replicates of each; trials of coverage.
 N_TRAINING, N_HELD_OUT, N_CELLS, N_REPLICATES, N_TRIALS = 300, 40, 500, 100, 2000
@@ -77,9 +78,9 @@ def coverage(error: np.ndarray, groups: Dispersion) -> tuple[float, float]:
     covariance = groups.covariance
     se = np.sqrt(np.einsum("nii->ni", covariance))
     marginal = (np.abs(error) <= t.ppf(0.975, groups.df) * se).mean()
-    region = covariance * groups.inflation[:, None, None]
-    table = hotelling(error, region, 0 * region, groups.joint_df, np.full(len(error), np.inf))
-    return 100 * float(marginal), 100 * float((table["p_value"] >= 0.05).mean())
+    inverse = np.linalg.pinv(region_shapes(groups, 0.95), hermitian=True)
+    region = np.einsum("ni,nij,nj->n", error, inverse, error) <= 1
+    return 100 * float(marginal), 100 * float(region.mean())
 
 
 def spread_of(module, x, sets, counts, n_sets, part: slice) -> Dispersion:

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from anndata import AnnData
+from scipy import stats
 
 from scgde.models import _influence
 from scgde.models._blocks import GroupedRows
@@ -293,3 +294,20 @@ def test_no_warning_without_small_groups(model):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.get_group_embedding(return_se=True, key_added=None)
+
+
+def test_region_of_one_entry_is_hotelling_s(model):
+    """With one entry M is the squared half width of Student's interval, but for the skewness that it counts."""
+    z, shape = model.group_regions(n_components=1, level=0.9)
+    z2, wide = model.group_regions(n_components=3, level=0.9)
+    assert shape.shape == (len(z), 1, 1)
+    assert wide.shape == (len(z), 3, 3)
+    np.testing.assert_array_equal(z2.to_numpy()[:, :1], z.to_numpy())
+    covariance = model.group_covariance()[:, 0, 0]
+    assert (shape[:, 0, 0] >= stats.norm.ppf(0.95) ** 2 * covariance).all()
+    assert (shape[:, 0, 0] < 3 * stats.norm.ppf(0.95) ** 2 * covariance).all()
+    # The region of three entries, seen along one of them, is wider than that of this one alone.
+    assert (wide[:, 0, 0] > shape[:, 0, 0]).all()
+    for bad, message in (({"level": 2}, "level=2"), ({"n_components": 17}, "n_components=17")):
+        with pytest.raises(ValueError, match=message):
+            model.group_regions(**bad)

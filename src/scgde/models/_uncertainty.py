@@ -13,11 +13,12 @@ from scipy.stats import t
 
 from scgde.data import GroupedObs
 from scgde.models._blocks import GroupedRows
-from scgde.models._influence import ALL, Dispersion, dispersion
+from scgde.models._influence import ALL, MAX_REGION, Dispersion, dispersion
 from scgde.models._relabelling import MAX_CELLS, relabelled_differences
 from scgde.models._results import embedding_frame
 from scgde.models._transport import TransportModel
 from scgde.uncertainty import MIN_CELLS
+from scgde.uncertainty._regions import region_shapes
 
 
 class UncertaintyModel(TransportModel):
@@ -75,9 +76,7 @@ class UncertaintyModel(TransportModel):
         ValueError
             For a level outside (0, 1).
         """
-        if not 0 < level < 1:
-            msg = f"level={level}: expected a probability between 0 and 1, such as 0.95."
-            raise ValueError(msg)
+        _check_level(level)
         self._check_trained()
         adata, obs = self._read(adata)
         z = self._encode(adata, obs, None, batch_size).z.cpu().numpy()
@@ -86,6 +85,53 @@ class UncertaintyModel(TransportModel):
         width = (t.ppf(0.5 + level / 2, found.df) * se).astype(np.float32)
         lower, upper = (embedding_frame(end, obs.index.index) for end in (z - width, z + width))
         return lower, upper
+
+    def group_regions(
+        self,
+        adata: AnnData | None = None,
+        *,
+        n_components: int = 5,
+        level: float = 0.95,
+        batch_size: int | None = None,
+    ) -> tuple[pd.DataFrame, np.ndarray]:
+        """Regions that hold the leading entries of the embedding of a group's population, all at once.
+
+        Parameters
+        ----------
+        adata
+            Other data; by default the training data.
+        n_components
+            Number of leading entries, at most 16.
+        level
+            Probability that a region holds the population's value.
+        batch_size
+            Cells in memory at a time.
+
+        Returns
+        -------
+        Centres z, (n_groups, n_components), and matrices M, (n_groups, n_components, n_components): a region is where
+        ``(p - z)' M^-1 (p - z) <= 1``. M is NaN for groups of too few cells.
+
+        Raises
+        ------
+        ValueError
+            For a level outside (0, 1), and more entries than there are or than 16.
+
+        Notes
+        -----
+        Hotelling's region with F quantiles, widened by the skewness of the influence function; see "How sure is an
+        embedding?" in the documentation.
+        """
+        _check_level(level)
+        most = min(MAX_REGION, self.options["n_latent"])
+        if not 1 <= n_components <= most:
+            msg = f"n_components={n_components}: expected 1 to {most}."
+            raise ValueError(msg)
+        self._check_trained()
+        adata, obs = self._read(adata)
+        z = self._encode(adata, obs, None, batch_size).z.cpu().numpy()[:, :n_components]
+        found = self._dispersion(adata, obs, None, batch_size, entries=slice(n_components), degrees=True)
+        return embedding_frame(z, obs.index.index), region_shapes(found, level)
 
     def effective_cells(self, adata: AnnData | None = None) -> pd.Series:
         """Effective number of cells of each group, ``1 / sum(weight^2)``: without weights, their number.
@@ -184,3 +230,9 @@ class UncertaintyModel(TransportModel):
                 cells=where if index.rows is None else index.rows[where],
             )
             yield relabelled_differences(self.module, x, rows, n_leading, seed=seed, batch_size=batch_size)
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        msg = f"level={level}: expected a probability between 0 and 1, such as 0.95."
+        raise ValueError(msg)
