@@ -75,7 +75,28 @@ def test_larry_is_read_from_the_published_files(published_larry):
 
 def test_files_that_do_not_fit_each_other(published_larry):
     _write_gz(published_larry, lambda file: mmwrite(file, sparse.csr_matrix(np.eye(4))))
-    with pytest.raises(ValueError, match=r"clones \(4, 4\).*download again"):
+    with pytest.raises(ValueError, match=r"clones \(4, 4\).*Delete them"):
+        datasets.larry()
+
+
+def _page(published):
+    published.write_bytes(b"<html>404</html>")
+
+
+def _cut(published):
+    published.write_bytes(published.read_bytes()[:-20])
+
+
+def _other_columns(published):
+    _write_gz(published.with_name(list(LARRY.files)[2]), lambda file: file.write(b"Well\n" + b"0\n" * 5))
+
+
+@pytest.mark.parametrize(
+    ("harm", "why"), [(_page, "BadGzipFile"), (_cut, "EOFError"), (_other_columns, "Cell type annotation")]
+)
+def test_what_is_not_of_the_published_form(published_larry, harm, why):
+    harm(published_larry)
+    with pytest.raises(ValueError, match=rf"'larry'.*published form \(.*{why}.*Delete them.*https://"):
         datasets.larry()
 
 
@@ -103,6 +124,9 @@ def test_covid_is_read_with_the_columns_of_the_examples(tmp_path, backed):
         return
     AnnData(np.ones((2, 2), dtype=np.float32), obs=obs[["Site"]]).write_h5ad(path)
     with pytest.raises(ValueError, match="no columns.*'patient_id'"):
+        datasets.covid_pbmc()
+    path.write_bytes(b"<html>404</html>")
+    with pytest.raises(ValueError, match="published form.*OSError.*Delete them"):
         datasets.covid_pbmc()
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from anndata import AnnData
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,28 @@ class Published:
     name: str
     base: str
     files: Mapping[str, str | None]
+
+    def load(self, read: Callable[[dict[str, Path]], AnnData]) -> AnnData:
+        """What the files hold, read by their names.
+
+        Raises
+        ------
+        ConnectionError
+            Where a file is not there and cannot be downloaded.
+        ValueError
+            Where the files do not have the published form, or another checksum.
+        """
+        files = self.fetch()
+        try:
+            return read(files)
+        # Of a broken download (which may be a web page with an error) the readers say this.
+        except (EOFError, KeyError, OSError, ValueError, zlib.error) as error:
+            folder = next(iter(files.values())).parent
+            msg = (
+                f"The files of the data set {self.name!r} in {str(folder)!r} do not have the published form "
+                f"({type(error).__name__}: {error}). Delete them, and call again or copy them there from {self.base}."
+            )
+            raise ValueError(msg) from error
 
     def fetch(self) -> dict[str, Path]:
         """Path of each file, downloaded where it is not there.

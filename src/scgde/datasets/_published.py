@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,8 @@ _METADATA = {
 def larry() -> AnnData:
     """Haematopoietic clones on days 2, 4 and 6, in vitro (LARRY lineage tracing); about 131,000 cells.
 
-    Downloaded from the authors' site into ``scanpy.settings.datasetdir``, without checksums, as none are published.
+    The first call downloads four files from the authors' site into ``scanpy.settings.datasetdir / "scgde/larry"``;
+    later ones read them there. Where the download fails, put the files that the message names into that folder.
 
     Returns
     -------
@@ -54,10 +56,16 @@ def larry() -> AnnData:
     Raises
     ------
     ConnectionError
-        Where the files are not there and cannot be downloaded.
+        Where the files are not there and cannot be downloaded; the message has address and folder.
+    ValueError
+        Where the files do not have the published form.
 
     Notes
     -----
+    What is checked: that counts, genes, metadata and clones fit each other, and that the metadata have their columns.
+    No checksums are published, so what the files hold is taken as it is. The package's tests read small files of the
+    same form and download nothing: should the site move its files, this function fails with the address it tried.
+
     Source: Weinreb et al., "Lineage tracing on transcriptional landscapes links state to fate during differentiation"
     (2020), GSE140802.
 
@@ -66,7 +74,7 @@ def larry() -> AnnData:
     >>> adata = larry()
     >>> adata = adata[adata.obs["clone"].notna()].copy()
     """
-    return read_larry(LARRY.fetch())
+    return LARRY.load(read_larry)
 
 
 def read_larry(files: Mapping[str, Path]) -> AnnData:
@@ -80,8 +88,8 @@ def read_larry(files: Mapping[str, Path]) -> AnnData:
     barcodes = sparse.csr_matrix(mmread(clones, spmatrix=False))
     if x.shape != (len(table), len(names)) or barcodes.shape[0] != len(table):
         msg = (
-            f"The files of LARRY do not fit each other: counts {x.shape}, {len(names)} genes, {len(table)} cells in "
-            f"the metadata, clones {barcodes.shape}. Delete {str(Path(counts).parent)!r}, and download again."
+            f"they do not fit each other: counts {x.shape}, {len(names)} genes, {len(table)} cells in the metadata, "
+            f"clones {barcodes.shape}"
         )
         raise ValueError(msg)
     obs = table[list(_METADATA)].rename(columns=_METADATA).set_index(pd.RangeIndex(len(table)).astype(str))
@@ -106,7 +114,8 @@ def _single_clone(barcodes: sparse.csr_matrix) -> np.ndarray:
 def covid_pbmc(*, backed: bool = False) -> AnnData:
     """Blood cells of patients with COVID-19 and of controls; about 650,000 cells of 130 patients, several gigabytes.
 
-    Downloaded from ArrayExpress into ``scanpy.settings.datasetdir``, without a checksum, as none is published.
+    The first call downloads one file from ArrayExpress into ``scanpy.settings.datasetdir / "scgde/covid_pbmc"``; later
+    ones read it there. Where the download fails, put the file that the message names into that folder.
 
     Parameters
     ----------
@@ -121,14 +130,20 @@ def covid_pbmc(*, backed: bool = False) -> AnnData:
     Raises
     ------
     ConnectionError
-        Where the file is not there and cannot be downloaded.
+        Where the file is not there and cannot be downloaded; the message has address and folder.
+    ValueError
+        Where the file does not have the published form.
 
     Notes
     -----
+    What is checked: that the four columns are there. No checksum is published, so what the file holds is taken as it
+    is. The package's tests read a small file of the same form and download nothing: should the archive move the file,
+    this function fails with the address it tried.
+
     Source: Stephenson et al., "Single-cell multi-omics analysis of the immune response in COVID-19" (2021),
     E-MTAB-10026.
     """
-    return read_covid_pbmc(COVID.fetch(), backed=backed)
+    return COVID.load(partial(read_covid_pbmc, backed=backed))
 
 
 def read_covid_pbmc(files: Mapping[str, Path], *, backed: bool = False) -> AnnData:
@@ -138,7 +153,7 @@ def read_covid_pbmc(files: Mapping[str, Path], *, backed: bool = False) -> AnnDa
     names = {"donor": "patient_id", "disease": "Status", "cell_type": "full_clustering", "site": "Site"}
     absent = [name for name in names.values() if name not in adata.obs]
     if absent:
-        msg = f"{Path(path).name} has no columns {absent} in .obs: it is not the published file. Delete it, and retry."
+        msg = f"no columns {absent} in .obs"
         raise ValueError(msg)
     for name, published in names.items():
         adata.obs[name] = adata.obs[published].astype("category")
