@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from sklearn.mixture import GaussianMixture
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from scgde.nn._shared_mixture import COMPONENTS, PRIOR_MASSES, fit_shared_mixture
 
@@ -84,3 +86,18 @@ def test_single_gaussians_keep_their_own_covariance():
     expected = torch.stack([torch.cov(x.T, correction=0) for x in groups])
     pooled = expected.mean(0)
     assert ((own - expected).abs() <= 0.035 * (pooled - expected).abs() + 1e-4).all()
+
+
+def test_one_thread_fits_whatever_their_number(monkeypatch):
+    """k-means adds up in the order in which threads end: with several, the last bits differ from run to run."""
+    seen = []
+    fit_ = GaussianMixture.fit
+
+    def watched(self, x):
+        seen.extend(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "openmp")
+        return fit_(self, x)
+
+    monkeypatch.setattr(GaussianMixture, "fit", watched)
+    with threadpool_limits(2, user_api="openmp"):
+        fit(gaussians(3, n_groups=3, n_cells=20), n_components=1)
+    assert set(seen) == {1}

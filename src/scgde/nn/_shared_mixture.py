@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from scgde.nn.mixtures import symmetric_root
@@ -127,7 +128,8 @@ def _fit_components(x: Tensor, k: int, feature_scale: Tensor, seed: int) -> Mixt
     statistics = MixtureStatistics(x.shape[1], k)
     kind = "full" if statistics.full else "diag"
     model = GaussianMixture(k, covariance_type=kind, reg_covar=1e-3, max_iter=50, random_state=seed)
-    with warnings.catch_warnings():
+    # k-means adds up in the order in which threads end, and its threads spin where the machine is busy.
+    with threadpool_limits(1, user_api="openmp"), warnings.catch_warnings():
         # The mixture is a coordinate system, not a result: it need not have converged.
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(x.numpy() if len(x) > 1 else np.repeat(x.numpy(), 2, axis=0))
