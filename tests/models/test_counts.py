@@ -1,5 +1,7 @@
 """Likelihoods of raw counts: what is simulated comes back."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -58,6 +60,15 @@ def test_counts_survive_saving(make, adata, tmp_path):
     model.save(tmp_path / "model")
     loaded = GDE.load(tmp_path / "model", adata=adata.copy(), accelerator="cpu")
     np.testing.assert_array_equal(loaded.sample("donor_1", 30).X, model.sample("donor_1", 30).X)
+
+
+def test_new_groups_of_counts_are_read_without_a_warning_and_trusted_like_those_of_training(make, adata):
+    """The profile of a group, which is all that its statistics say of counts, has one type of cells."""
+    model = make("nb", steps=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        new = model.sample("donor_2", 20, adata=adata, seed=1).X
+    np.testing.assert_array_equal(new, model.sample("donor_2", 20, adata=adata, trust=1.0, seed=1).X)
 
 
 @pytest.mark.parametrize("spoil", [lambda x: x + 0.5, lambda x: x - 1, np.log1p])

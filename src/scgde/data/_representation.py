@@ -121,8 +121,8 @@ class Representation:
             values = values.compute() if hasattr(values, "compute") else values[:]
         return values if isinstance(columns, slice) else values[:, columns]
 
-    def check(self, adata: AnnData) -> None:
-        """Raise unless this representation can be read from ``adata``; warn where it looks like raw counts.
+    def check(self, adata: AnnData, *, counts: bool = False) -> None:
+        """Raise unless this representation can be read from ``adata``; warn of raw counts unless ``counts`` are wanted.
 
         Of a stored one the first cells are read; others are checked when they are used.
         """
@@ -135,7 +135,8 @@ class Representation:
         else:
             self._columns(adata)
         check_finite(values, adata.obs_names[: values.shape[0]], self.name)
-        warn_raw_counts(values, self.name)
+        if not counts:
+            warn_raw_counts(values, self.name)
 
     def fit(self, adata: AnnData, rows: np.ndarray, seed: int) -> Representation:
         """Complete what depends on data, from the cells ``rows`` only: no cell that is held out is seen."""

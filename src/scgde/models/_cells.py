@@ -107,8 +107,8 @@ class CellModel(GroupModel):
             proportions.
         trust
             Weight of what was learned beyond the statistics, from 0 to 1. By default 1 for training groups and
-            embeddings; for other groups n / (n + 100) with n training groups, or 1 where the model knows batches: what
-            a few groups teach suits others less.
+            embeddings; for other groups n / (n + 100) with n training groups: what a few groups teach suits others
+            less. It is 1 where the model knows batches, and with likelihoods of counts.
         n_steps
             Steps of the sampler, where the generator takes any; by default the number that it was built with. The
             network is evaluated twice per step of the flow, and once per step of the diffusion.
@@ -253,9 +253,13 @@ class CellModel(GroupModel):
 
     @property
     def _new_trust(self) -> float:
-        """Weight of what was learned in groups that took no part in training. Batches are known by learning alone."""
+        """Weight of what was learned in groups that took no part in training.
+
+        It is 1 where learning alone knows batches, or the types of cells, as with counts, which have one profile.
+        """
         n = self.fitted_.get("n_train", np.inf)
-        return 1.0 if self._batches or n == np.inf else n / (n + HALF_TRUST)
+        alone = self._batches or getattr(self.module.generator, "counts", False)
+        return 1.0 if alone or n == np.inf else n / (n + HALF_TRUST)
 
     def _check_generates(self) -> None:
         self._check_trained()

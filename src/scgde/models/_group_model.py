@@ -13,7 +13,7 @@ from scgde._validation import check_anndata, unknown_key
 from scgde.data import GroupedObs, Representation, Setup, chosen_representation, fingerprint
 from scgde.data._pairs import Pairing
 from scgde.models._inference import GroupEncoding, encode_groups
-from scgde.models._module import GDEModule
+from scgde.models._module import GDEModule, probe_generator
 
 
 class GroupModel(BaseModelClass):
@@ -54,14 +54,17 @@ class GroupModel(BaseModelClass):
         else:
             check_anndata(adata)
             if self.is_trained_:
-                self.representation.check(adata)
+                self._check_representation(adata)
         return adata, self._known_batches(self.setup.read(adata, training=training))
 
     def _whole(self, adata: AnnData, name: str) -> tuple[AnnData, GroupedObs]:
         """All cells of an AnnData as one population, which needs no grouping column."""
         check_anndata(adata)
-        self.representation.check(adata)
+        self._check_representation(adata)
         return adata, self._known_batches(self.setup.read_whole(adata, name))
+
+    def _check_representation(self, adata: AnnData) -> None:
+        self.representation.check(adata, counts=getattr(probe_generator(self.options), "counts", False))
 
     def _known_batches(self, obs: GroupedObs) -> GroupedObs:
         if obs.batch is not None:
