@@ -18,6 +18,7 @@ SCRIPTS = [
     "forecast_clones.py",
     "forecast_toy.py",
     "generate_cells.py",
+    "generate_counts.py",
     "generate_populations.py",
     "group_weighting.py",
     "large_group.py",
