@@ -14,6 +14,9 @@ from scgde.nn._random import CounterRandom
 from scgde.nn.generators._base import Condition
 from scgde.nn.generators._divergence import place
 
+#: Logarithms of dispersions are parameters times this: they are far from where they start, and steps are small.
+DISPERSION_RATE = 10.0
+
 
 class Likelihood(nn.Module):
     """A distribution of cells, given a component of the group's mixture and the decoder's output."""
@@ -101,7 +104,7 @@ class Counts(Likelihood):
         super().__init__(n_features, n_latent)
         self.register_buffer("shift", torch.ones(n_features))
         self.register_buffer("scale", torch.ones(n_features))
-        self.log_dispersion = nn.Parameter(torch.ones(n_features))
+        self.log_dispersion = nn.Parameter(torch.ones(n_features) / DISPERSION_RATE)
         self.library = nn.Linear(n_latent, 2)
         nn.init.zeros_(self.library.weight)
         nn.init.zeros_(self.library.bias)
@@ -141,13 +144,18 @@ class Counts(Likelihood):
         return log_profile, mean.sum(-1, keepdim=True).log() + offset - 0.5 * spread.square(), spread
 
     def _distribution(self, output: Tensor, mu: Tensor) -> torch.distributions.Distribution:
-        return NegativeBinomial(mu=mu, theta=self.log_dispersion.exp())
+        return NegativeBinomial(mu=mu, theta=self.dispersion)
+
+    @property
+    def dispersion(self) -> Tensor:
+        """(features,) the inverse of what the variance exceeds the mean by, relative to its square."""
+        return (DISPERSION_RATE * self.log_dispersion).exp()
 
     def sample(self, output: Tensor, component: Tensor, z: Tensor, of: Condition, random: CounterRandom) -> Tensor:
         log_profile, center, spread = self._parts(output, component, z, of)
         total = (center + spread * random.normal("library", component.shape[1])[..., None]).exp()
         mu = (total * log_profile.exp()).cpu().double().numpy()
-        theta = self.log_dispersion.exp().cpu().double().numpy()
+        theta = self.dispersion.cpu().double().numpy()
         u = random.uniform("observation", mu[0].size).view_as(log_profile)
         # By quantiles: scvi-tools would draw from the global generator.
         counts = stats.nbinom.ppf(u.cpu().double().numpy(), theta, theta / (theta + mu)).astype(np.float32)
@@ -165,7 +173,7 @@ class ZeroInflatedCounts(Counts):
 
     def _distribution(self, output: Tensor, mu: Tensor) -> torch.distributions.Distribution:
         logits = self.logit + output[:, :, 1]
-        return ZeroInflatedNegativeBinomial(mu=mu, theta=self.log_dispersion.exp(), zi_logits=logits)
+        return ZeroInflatedNegativeBinomial(mu=mu, theta=self.dispersion, zi_logits=logits)
 
     def sample(self, output: Tensor, component: Tensor, z: Tensor, of: Condition, random: CounterRandom) -> Tensor:
         x = super().sample(output, component, z, of, random)
