@@ -170,7 +170,7 @@ def draw(variance: dict[str, Record], zeros: dict[str, Record], path: Path) -> N
 
 def main() -> None:
     """Measure, print and draw."""
-    options = parser(__doc__, steps=400)
+    options = parser(__doc__, steps=300)
     options.add_argument("--figure", type=Path, help="file to draw the curves of the first seed to")
     options.add_argument("--methods", nargs="+", choices=[*COUNTS, GAUSSIAN], default=[*COUNTS, GAUSSIAN])
     options.add_argument("--reporting-seed", type=int, default=REPORTING_SEED)
