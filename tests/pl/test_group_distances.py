@@ -30,6 +30,8 @@ def test_small_and_large(make_distances, assert_inside, n, colored):
     (image,) = ax.images
     assert image.get_array().shape == (n, n)
     np.testing.assert_allclose(np.sort(image.get_array().ravel()), np.sort(distances.to_numpy().ravel()))
+    low, high = image.get_clim()
+    assert low == 0 < high
     assert len(_names(ax)) == (n if n <= 25 else 0)
     assert any(child.get_ylabel() == "distance" for child in ax.child_axes)
     assert_inside(ax.figure)

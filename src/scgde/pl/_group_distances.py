@@ -65,7 +65,10 @@ def group_distances(
     with style():
         ax = new_axes(ax, height=2.9)
         cmap = mpl.colormaps["viridis"].with_extremes(bad=MISSING)
-        image = ax.imshow(matrix[np.ix_(order, order)], cmap=cmap, aspect="auto", rasterized=True)
+        shown = matrix[np.ix_(order, order)]
+        # Unbiased distances can lie a little below 0; else the scale starts there, for a single group too.
+        low, high = (f(shown, initial=0, where=np.isfinite(shown)) for f in (np.min, np.max))
+        image = ax.imshow(shown, cmap=cmap, aspect="auto", rasterized=True, vmin=low, vmax=high if high > low else 1)
         ax.spines[:].set_visible(False)
         _ticks(ax, [names[i] for i in order])
         colorbar(ax, image, "distance", bounds=(1.03, 0, 0.04, 0.45 if colors is not None else 1))

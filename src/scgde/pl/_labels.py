@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
 
 from ._style import SMALL, shorten
 
@@ -45,6 +46,8 @@ def annotate(ax: Axes, xy: np.ndarray, names: Sequence[object], *, size: float, 
             va="center",
             fontsize=SMALL,
             zorder=5,
+            # Cells and arrows may lie under a name.
+            path_effects=[withStroke(linewidth=2, foreground="white", alpha=0.8)],
         )
 
 
