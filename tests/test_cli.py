@@ -265,6 +265,7 @@ def test_demo_writes_and_prints(tmp_path, capsys):
     assert len(values) == 6  # "the same without the learned part" is there twice
     assert values["the donor's own other cells (as good as it gets)"] < values["cells of another donor"]
     assert printed.count("the learned part ") == 4
+    assert "Trained for 20 of at most 20 steps" in printed
     assert str(folder) in printed
 
 

@@ -72,9 +72,11 @@ def run_demo(folder: Path, *, scale: Scale = FULL, seed: int = 0) -> pd.DataFram
         f"Simulated {scale.n_donors} donors, half of them diseased: {train.n_obs:,} cells to train on, and "
         f"{held_out.n_obs:,} held out ({HELD_OUT:.0%} of each donor)."
     )
+    print(f"Statistics of the donors are fitted, then networks are trained, for {MAX_SECONDS} s at most.")
     GDE.setup_anndata(train, groupby="donor", labels=["disease", "batch"])
     model, base = GDE(train, seed=seed), GDE(train, seed=seed)
     model.train(max_steps=scale.max_steps, max_seconds=MAX_SECONDS)
+    print(f"Trained for {model.steps_} of at most {scale.max_steps} steps.")
     # At a learning rate of 0 all that is closed form is fitted, and the networks stay at their start: no correction.
     base.train(max_steps=1, plan_kwargs={"lr": 0.0}, enable_progress_bar=False)
     z = model.get_group_embedding()
