@@ -16,7 +16,7 @@ N_DEALS, MAX_CELLS = 256, 20_000
 
 @torch.no_grad()
 def relabelled_differences(
-    module: GDEModule, x: CellRows, rows: GroupedRows, n_entries: int, *, seed: int, batch_size: int | None = None
+    module: GDEModule, x: CellRows, rows: GroupedRows, n_entries: int, *, seed: list[int], batch_size: int | None = None
 ) -> np.ndarray:
     """Differences of the leading coordinates of two groups whose cells are dealt out anew, (N_DEALS, n_entries).
 

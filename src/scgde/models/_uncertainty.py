@@ -217,7 +217,7 @@ class UncertaintyModel(TransportModel):
         """
         adata, obs = self._read(adata)
         index, x = obs.index, self.representation.read(adata)
-        for seed, pair in enumerate(zip(index.positions(first), index.positions(second), strict=True)):
+        for pair in zip(index.positions(first), index.positions(second), strict=True):
             entries = [index.entries_of(position) for position in pair]
             if n_leading > self.module.n_coordinates or sum(map(len, entries)) > MAX_CELLS:
                 yield None
@@ -229,7 +229,7 @@ class UncertaintyModel(TransportModel):
                 None if obs.weight is None else obs.weight[where],
                 cells=where if index.rows is None else index.rows[where],
             )
-            yield relabelled_differences(self.module, x, rows, n_leading, seed=seed, batch_size=batch_size)
+            yield relabelled_differences(self.module, x, rows, n_leading, seed=list(pair), batch_size=batch_size)
 
 
 def _check_level(level: float) -> None:
