@@ -91,8 +91,8 @@ class Normal(Likelihood):
 class Counts(Likelihood):
     """Negative binomial counts: library size times the profile of the component, corrected by the decoder.
 
-    A cell's library size is log-normal, around the total of its component, and latent: the counts of a cell scatter
-    around it, so that their sum says where it is, and not what it is. Each gene has a dispersion.
+    A cell's library size is latent and log-normal, around the total that the decoder gives: types of cells differ in
+    it. Counts scatter around it, so their sum says where it is, and not what it is. Each gene has a dispersion.
     """
 
     n_outputs: ClassVar[int] = 1
@@ -138,10 +138,11 @@ class Counts(Likelihood):
         mean = torch.maximum(mean, 0.05 * self.shift.clamp_min(1e-4))
         mean = mean[torch.arange(len(mean), device=mean.device)[:, None], component]
         offset, log_spread = self.library(z)[:, None].chunk(2, dim=-1)
-        log_profile = (mean.log() + output[:, :, 0]).log_softmax(-1)
+        log_mean = mean.log() + output[:, :, 0]
+        log_total = log_mean.logsumexp(-1, keepdim=True)
         spread = 0.4 * log_spread.clamp(-5, 2).exp()
-        # Half the variance less: the mean of the library size, and not of its logarithm, is that of the component.
-        return log_profile, mean.sum(-1, keepdim=True).log() + offset - 0.5 * spread.square(), spread
+        # Half the variance less: the mean of the library size, and not of its logarithm, is the total.
+        return log_mean - log_total, log_total + offset - 0.5 * spread.square(), spread
 
     def _distribution(self, output: Tensor, mu: Tensor) -> torch.distributions.Distribution:
         return NegativeBinomial(mu=mu, theta=self.dispersion)
