@@ -101,3 +101,42 @@ def test_one_thread_fits_whatever_their_number(monkeypatch):
     with threadpool_limits(2, user_api="openmp"):
         fit(gaussians(3, n_groups=3, n_cells=20), n_components=1)
     assert set(seen) == {1}
+
+
+def test_loadings_are_the_correlations_that_groups_share_within_components():
+    """Two types with correlations of their own, in groups that differ in the types' means and spreads."""
+    torch.manual_seed(0)
+    factors = 2 * torch.randn(2, 8, 1)
+    correlation = factors @ factors.mT + torch.eye(8)
+    correlation /= (
+        correlation.diagonal(dim1=1, dim2=2).sqrt()[:, None] * correlation.diagonal(dim1=1, dim2=2).sqrt()[..., None]
+    )
+    root = torch.linalg.cholesky(correlation)
+    groups = []
+    for _ in range(20):
+        spread, shift = 0.5 + torch.rand(8), torch.randn(8)
+        groups.append(torch.cat([spread * (torch.randn(200, 8) @ root[k].T) + shift + 20 * k for k in range(2)]))
+    groups = [cells[torch.randperm(len(cells))] for cells in groups]
+    statistics = fit(groups, 2)
+    order = statistics.mean[:, 0].argsort()
+    found = (statistics.loadings @ statistics.loadings.mT)[order]
+    off = ~torch.eye(8, dtype=torch.bool)
+    torch.testing.assert_close(found[:, off], correlation[:, off], atol=0.1, rtol=0)
+
+
+def test_full_covariances_have_no_loadings():
+    statistics = fit(types(2))
+    assert statistics.loadings.shape[-1] == 0
+    assert "loadings" not in statistics.state_dict()
+
+
+def test_loadings_are_no_part_of_the_embedding():
+    groups = types(8)
+    statistics = fit(groups, 5)
+    assert statistics.loadings.shape[-1] > 0
+    sums = torch.cat([statistics.sums(x[None], torch.full((1, len(x)), 1 / len(x))) for x in groups])
+    statistics.fit_basis(statistics.mixtures(sums), 16)
+    with_loadings = statistics.coordinates(statistics.mixtures(sums))
+    torch.testing.assert_close(statistics.read_back(with_loadings).loadings, statistics.loadings)
+    statistics.loadings.zero_()
+    assert torch.equal(statistics.coordinates(statistics.mixtures(sums)), with_loadings)
