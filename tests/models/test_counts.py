@@ -66,7 +66,8 @@ def test_new_groups_of_counts_are_read_without_a_warning_and_trusted_like_those_
     """The profile of a group, which is all that its statistics say of counts, has one type of cells."""
     model = make("nb", steps=3)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        for category in (UserWarning, RuntimeWarning):
+            warnings.simplefilter("error", category)
         new = model.sample("donor_2", 20, adata=adata, seed=1).X
     np.testing.assert_array_equal(new, model.sample("donor_2", 20, adata=adata, trust=1.0, seed=1).X)
 
