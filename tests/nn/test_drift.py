@@ -1,7 +1,5 @@
 """The closed-form velocity from noise to a mixture."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import scipy.stats
@@ -50,17 +48,6 @@ def test_all_three_parts_are_those_of_the_formula(make_mixtures, n_features, n_c
             own = mixtures.weight[g], mixtures.mean[g], mixtures.root[g]
             for part, expected in zip(parts, brute_force(*own, x[g, i].numpy(), float(t[g])), strict=True):
                 np.testing.assert_allclose(part[g, i].numpy(), expected, atol=1e-7, rtol=1e-7)
-
-
-def test_with_loadings_the_velocity_is_that_of_correlated_components(make_mixtures):
-    mixtures = replace(make_mixtures(3, 4, DIAGONAL, dtype=F64), loadings=0.3 * torch.randn(4, DIAGONAL, 3, dtype=F64))
-    shared = mixtures.loadings @ mixtures.loadings.mT
-    correlation = shared + torch.diag_embed(1 - shared.diagonal(dim1=1, dim2=2))
-    covariance = mixtures.root[..., :, None] * correlation * mixtures.root[..., None, :]
-    full = Mixtures(mixtures.weight, mixtures.mean, symmetric_root(covariance))
-    x, t = 1.5 * torch.randn(3, 5, DIAGONAL, dtype=F64), torch.tensor([0.0, 0.4, 1.0], dtype=F64)
-    torch.testing.assert_close(Drift(mixtures)(x, t)[0], Drift(full)(x, t)[0])
-    assert not torch.allclose(Drift(mixtures)(x, t)[0], Drift(replace(mixtures, loadings=None))(x, t)[0], atol=1e-2)
 
 
 @both_kinds

@@ -115,7 +115,6 @@ def build_module(
         n_coordinates=n_coordinates,
         n_code=options["n_latent"] - n_coordinates,
         n_crossed=statistics.n_crossed,
-        n_loadings=statistics.loadings.shape[-1],
         n_batch=n_batch,
         heads=heads,
         statistics=statistics,

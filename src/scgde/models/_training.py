@@ -129,11 +129,12 @@ class GDETrainingPlan(pl.LightningModule):
             own = module.statistics.mixtures(batch.sums)
             coordinates = module.statistics.coordinates(own)
             read = module.statistics.read_back(coordinates)
-            weight, mean, root = (
-                torch.where(measured.view(-1, *[1] * (a.ndim - 1)), a, b)
-                for a, b in ((own.weight, read.weight), (own.mean, read.mean), (own.root, read.root))
+            mixtures = Mixtures(
+                *(
+                    torch.where(measured.view(-1, *[1] * (a.ndim - 1)), a, b)
+                    for a, b in ((own.weight, read.weight), (own.mean, read.mean), (own.root, read.root))
+                )
             )
-            mixtures = Mixtures(weight, mean, root, loadings=own.loadings)
         latent = torch.cat([coordinates / module.statistics.spread, module.encoder(batch.x, batch.weight)], dim=-1)
         labels = latent.new_zeros(()) if batch.labels is None else self._labels_loss(latent, batch.labels)
         scored = slice(len(batch.x_score))

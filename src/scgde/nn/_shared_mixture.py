@@ -30,13 +30,6 @@ SINGLE_PRIOR_CELLS, SINGLE_MIN_CELLS = 2, 10
 #: what can be said of a group depends on how many of its cells are seen.
 MAX_CELLS, MIN_CELLS_PER_GROUP = 20_000, 200
 
-#: Rank of the correlations that all groups share, and the cells by which those of a component are drawn towards those
-#: of all components, and these towards none.
-N_LOADINGS, CORRELATION_CELLS = 8, 100
-
-#: Part of the variance of a feature that its loadings explain, at most.
-MAX_EXPLAINED, FACTOR_ITERATIONS = 0.9, 20
-
 #: A group's last cells, by this share, judge the statistics of its other cells.
 JUDGING_SHARE = 0.2
 
@@ -100,8 +93,6 @@ def fit_shared_mixture(
             best = (score, statistics)
     assert best[1] is not None
     _spare_gaussians(best[1], float(np.median([len(cells) for cells in some])))
-    if not best[1].full:
-        _fit_loadings(best[1], some, weight)
     return best[1]
 
 
@@ -116,44 +107,6 @@ def _spare_gaussians(statistics: MixtureStatistics, typical: float) -> None:
     most = [c for c in PRIOR_MASSES if c <= SINGLE_PRIOR_CELLS / typical]
     statistics.prior_mass.clamp_(max=max(most, default=min(PRIOR_MASSES)))
     statistics.shared_share = 0.0
-
-
-def _fit_loadings(statistics: MixtureStatistics, groups: list[Tensor], weight: Tensor | None) -> None:
-    """Set the leading factors of the correlations within components, around the moments of each group."""
-    mixtures = statistics.mixtures(_sums(statistics, groups))
-    mass = torch.zeros(statistics.n_components, 1, 1)
-    product = torch.zeros(statistics.n_components, statistics.n_features, statistics.n_features)
-    for i, cells in enumerate(groups):
-        share = statistics.responsibilities(cells).T[..., None]
-        share = share if weight is None else share * weight[i] / weight.mean()
-        inner = (cells - mixtures.mean[i][:, None]) / mixtures.root[i][:, None]
-        product += (share * inner).transpose(1, 2) @ inner
-        mass += share.sum(1, keepdim=True)
-    common = _drawn(_correlation(product.sum(0)), torch.eye(statistics.n_features), mass.sum())
-    # Registered anew: a buffer without loadings is not saved.
-    statistics.register_buffer("loadings", _factors(_drawn(_correlation(product), common, mass)))
-
-
-def _correlation(product: Tensor) -> Tensor:
-    spread = product.diagonal(dim1=-2, dim2=-1).clamp_min(1e-12).rsqrt()
-    return spread[..., :, None] * product * spread[..., None, :]
-
-
-def _drawn(correlation: Tensor, target: Tensor, cells: Tensor) -> Tensor:
-    """Correlations drawn towards others, less so the more cells they were measured on."""
-    return target + cells / (cells + CORRELATION_CELLS) * (correlation - target)
-
-
-def _factors(correlation: Tensor) -> Tensor:
-    """Loadings (components, features, rank) on the leading factors of correlations, by principal axis factoring."""
-    off = correlation - torch.diag_embed(correlation.diagonal(dim1=-2, dim2=-1))
-    explained = torch.full_like(correlation[..., 0], 0.5)
-    for _ in range(FACTOR_ITERATIONS):
-        values, axes = torch.linalg.eigh(off + torch.diag_embed(explained))
-        loadings = (axes * values.clamp_min(0).sqrt()[..., None, :])[..., -N_LOADINGS:]
-        own = loadings.square().sum(-1)
-        explained = own.clamp_max(MAX_EXPLAINED)
-    return loadings * (explained / own.clamp_min(1e-12)).sqrt()[..., None]
 
 
 def _subset(groups: Sequence[Cells], seed: int) -> list[tuple[int, Tensor]]:

@@ -25,16 +25,12 @@ class Mixtures:
         (groups, components, features, features).
     cross
         (groups, pairs) mean covariance within components of pairs of leading features, where they were measured.
-    loadings
-        (components, features, rank) shared by all groups, where ``root`` is of standard deviations: the correlations
-        within a component are loadings loadings^T off the diagonal. None for uncorrelated features.
     """
 
     weight: Tensor
     mean: Tensor
     root: Tensor
     cross: Tensor | None = None
-    loadings: Tensor | None = None
 
     @property
     def full(self) -> bool:
@@ -43,19 +39,19 @@ class Mixtures:
 
     def __getitem__(self, index) -> Mixtures:
         cross = None if self.cross is None else self.cross[index]
-        return Mixtures(self.weight[index], self.mean[index], self.root[index], cross, self.loadings)
+        return Mixtures(self.weight[index], self.mean[index], self.root[index], cross)
 
     def to(self, *args: Any) -> Mixtures:
         """On another device or in another dtype, as :meth:`torch.Tensor.to`."""
-        cross, loadings = (None if part is None else part.to(*args) for part in (self.cross, self.loadings))
-        return Mixtures(self.weight.to(*args), self.mean.to(*args), self.root.to(*args), cross, loadings)
+        cross = None if self.cross is None else self.cross.to(*args)
+        return Mixtures(self.weight.to(*args), self.mean.to(*args), self.root.to(*args), cross)
 
     def covariance(self) -> Tensor:
         """Variances, or covariance matrices, in the shape of ``root``."""
         return self.root @ self.root if self.full else self.root.square()
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Log density of cells, (groups, cells), of ``x`` (groups, cells, features), without the loadings."""
+        """Log density of cells, (groups, cells), of ``x`` (groups, cells, features)."""
         covariance = self.covariance()
         difference = x[:, :, None] - self.mean[:, None]
         if self.full:

@@ -51,8 +51,6 @@ class MixtureStatistics(nn.Module):
     n_crossed
         Number of leading features whose correlations are measured: by default up to :data:`MAX_CROSSED`, and none
         where covariances are full.
-    n_loadings
-        Rank of the correlations that the components have in all groups alike; they are no part of the embedding.
     """
 
     weight: Tensor
@@ -66,15 +64,9 @@ class MixtureStatistics(nn.Module):
     center: Tensor
     basis: Tensor
     spread: Tensor
-    loadings: Tensor
 
     def __init__(
-        self,
-        n_features: int,
-        n_components: int,
-        n_coordinates: int = 0,
-        n_crossed: int | None = None,
-        n_loadings: int = 0,
+        self, n_features: int, n_components: int, n_coordinates: int = 0, n_crossed: int | None = None
     ) -> None:
         super().__init__()
         self.n_features, self.n_components = n_features, n_components
@@ -96,8 +88,6 @@ class MixtureStatistics(nn.Module):
         self.register_buffer("center", torch.zeros(n_statistics))
         self.register_buffer("basis", torch.zeros(n_coordinates, n_statistics))
         self.register_buffer("spread", torch.ones(n_coordinates))
-        # States of models saved before there were loadings have none.
-        self.register_buffer("loadings", torch.zeros(n_components, n_features, n_loadings), persistent=n_loadings > 0)
 
     @property
     def lower(self) -> Tensor:
@@ -177,13 +167,10 @@ class MixtureStatistics(nn.Module):
             root = (within / (mass + prior)).clamp_min(1e-6).sqrt()
         weight = (mass[..., 0] + prior * self.pooled_weight.to(sums)) / (1 + prior)
         if not self.n_pairs:
-            return Mixtures(weight, mean, root, loadings=self._loadings(sums))
+            return Mixtures(weight, mean, root)
         i, j = self.pairs(sums)
         explained = mean[..., i] * first[..., j] + (first - mass * mean)[..., i] * mean[..., j]
-        return Mixtures(weight, mean, root, product - explained.sum(1), self._loadings(sums))
-
-    def _loadings(self, like: Tensor) -> Tensor | None:
-        return self.loadings.to(like) if self.loadings.shape[-1] else None
+        return Mixtures(weight, mean, root, product - explained.sum(1))
 
     def _split(self, sums: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Mass (groups, components, 1), first and second moments, and products of pairs, for a total mass of 1."""
@@ -343,8 +330,7 @@ class MixtureStatistics(nn.Module):
             root = symmetric_root(lower @ lower / units)
         else:
             root = (root / self.feature_scale).clamp_min(0.05 * self.root)
-        weight, mean = weight / weight.sum(-1, keepdim=True), mean / (scale * self.feature_scale)
-        return Mixtures(weight, mean, root, loadings=self._loadings(vector))
+        return Mixtures(weight / weight.sum(-1, keepdim=True), mean / (scale * self.feature_scale), root)
 
     def _component_scale(self, like: Tensor) -> Tensor:
         return self.weight.sqrt()[:, None].to(like)

@@ -53,21 +53,15 @@ class Drift:
             return self._diagonal(x, t[:, None, None], mean)
 
     def _diagonal(self, x: Tensor, t: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        loadings, variance = self.mixtures.loadings, self.mixtures.root.square()
-        own = variance if loadings is None else variance * (1 - loadings.square().sum(-1))
-        precision = ((1 - t).square() + t.square() * own).reciprocal()
-        quadratic, log_det = x.square() @ precision.transpose(1, 2), -precision.log().sum(-1)
-        if loadings is not None:
-            shared = _LowRank.of(self.mixtures.root[..., None] * loadings, precision, t)
-            along, solved = shared.along(x, mean)
-            quadratic = quadratic - t.square() * (along * solved).sum(-1)
-            log_det = log_det + shared.log_det
-        share = self._responsibilities(quadratic, x, mean, mean * precision, log_det)
-        gain = (t * own - (1 - t)) * precision
+        variance = self.mixtures.root.square()
+        total = (1 - t).square() + t.square() * variance
+        precision = total.reciprocal()
+        share = self._responsibilities(
+            x.square() @ precision.transpose(1, 2), x, mean, mean * precision, total.log().sum(-1)
+        )
+        gain = (t * variance - (1 - t)) * precision
         velocity = torch.baddbmm(x * (share @ gain), share, self.mixtures.mean - gain * mean)
-        if loadings is not None:
-            velocity = velocity + t * (1 - t) * shared.back(share[..., None] * solved)
-        inverse = ((1 - t).square() + t.square() * variance).rsqrt()
+        inverse = precision.sqrt()
         whitened = torch.baddbmm(x * (share @ inverse), share, -inverse * mean)
         return velocity, whitened, share @ (self.mixtures.root * inverse)
 
@@ -99,38 +93,3 @@ class Drift:
         whitened = average(share, inverse) - share @ torch.einsum("gkij,gkj->gki", inverse, mean)
         scale = share @ (values / total.squeeze(-2).sqrt()).mean(-1, keepdim=True)
         return velocity, whitened, scale.expand_as(x)
-
-
-@dataclass(frozen=True)
-class _LowRank:
-    """What loadings V add to a diagonal covariance: cov(t) = P^-1 + t^2 V V^T, by Woodbury's identity.
-
-    With M = I + t^2 V^T P V::
-
-        cov(t)^-1                         = P - t^2 P V M^-1 V^T P
-        (t C - (1 - t) I) cov(t)^-1       = that of the diagonal + t (1 - t) P V M^-1 V^T P
-    """
-
-    directions: Tensor
-    inner: Tensor
-    log_det: Tensor
-
-    @classmethod
-    def of(cls, loadings: Tensor, precision: Tensor, t: Tensor) -> _LowRank:
-        """From V (blocks, components, features, rank), P (blocks, components, features) and times (blocks, 1, 1)."""
-        directions = precision[..., None] * loadings
-        unit = torch.eye(loadings.shape[-1], dtype=t.dtype, device=t.device)
-        root = torch.linalg.cholesky(unit + t[..., None].square() * (loadings.transpose(-1, -2) @ directions))
-        log_det = 2 * root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        return cls(directions, torch.cholesky_inverse(root), log_det)
-
-    def along(self, x: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
-        """V^T P (x - mean) of each cell and component, and M^-1 times it, (blocks, cells, components, rank)."""
-        offset = (self.directions * mean[..., None]).sum(-2)
-        flat = x @ self.directions.permute(0, 2, 1, 3).flatten(2)
-        along = flat.unflatten(-1, offset.shape[1:]) - offset[:, None]
-        return along, (along.transpose(1, 2) @ self.inner).transpose(1, 2)
-
-    def back(self, values: Tensor) -> Tensor:
-        """P V times ``values`` (blocks, cells, components, rank), summed over components."""
-        return values.flatten(2) @ self.directions.transpose(2, 3).flatten(1, 2)
