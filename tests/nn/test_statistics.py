@@ -326,8 +326,22 @@ def test_basis_keeps_weights_and_does_not_mix_blocks(fitted, n_features):
 
 
 @both_kinds
-def test_moments_of_a_full_embedding_are_those_of_the_mixture(fitted, n_features):
-    statistics, x = fitted(n_features)
+def test_types_are_sums_of_weights_of_overlapping_components(fitted, n_features):
+    statistics, x = fitted(n_features, max_coordinates=18)
+    own = statistics.mixtures(sums_of(statistics, x))
+    z = statistics.coordinates(own)
+    statistics.pooled_within.copy_(torch.eye(n_features) if statistics.full else torch.ones(n_features))
+    statistics.pooled_mean.zero_()
+    statistics.pooled_mean[:, 0] = torch.tensor([0.0, 100.0, 1.0])
+    expected = torch.stack([own.weight[:, 0] + own.weight[:, 2], own.weight[:, 1]], dim=1)
+    close(statistics.blocks(z)["types"].sort(dim=1).values, expected.sort(dim=1).values, 1e-5)
+    statistics.pooled_mean[:, 0] = torch.tensor([0.0, 100.0, 50.0])
+    assert "types" not in statistics.blocks(z)  # all apart: the weights say the same
+
+
+@both_kinds
+def test_moments_of_a_single_component_are_those_of_the_cells(fitted, n_features):
+    statistics, x = fitted(n_features, 1)
     x = torch.cat([x + 0.3 * torch.randn(1, *x.shape[1:], dtype=F64) for _ in range(12)])
     own = statistics.mixtures(sums_of(statistics, x))
     statistics.fit_basis(own, 1000)

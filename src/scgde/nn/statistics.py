@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from scgde.nn._component_types import component_types
 from scgde.nn.mixtures import Mixtures, positive_part, symmetric_root
 
 #: With at most this many features covariances are full; above, they are diagonal.
@@ -281,22 +282,25 @@ class MixtureStatistics(nn.Module):
     def blocks(self, coordinates: Tensor) -> dict[str, Tensor]:
         """Parts of what ``coordinates`` say, for heads to read: each is (groups, n), and a smooth function of them.
 
-        Logarithms of the weights, which show rare components; the weights themselves, which show common ones; mean and
-        standard deviation of all cells; coordinates of the correlations.
+        Of several components the logarithms of the weights, which show rare ones; the weights themselves, which show
+        common ones; and the weights of types, which no head has to put together from few labels. Of a single one mean
+        and standard deviation of all cells. Coordinates of the correlations.
         """
         mixtures = self.read_back(coordinates)
-        mean = torch.einsum("gk,gkd->gd", mixtures.weight, mixtures.mean)
-        covariance = mixtures.covariance()
-        variance = covariance.diagonal(dim1=-2, dim2=-1) if mixtures.full else covariance
-        variance = torch.einsum("gk,gkd->gd", mixtures.weight, variance + (mixtures.mean - mean[:, None]).square())
         crossed = self.basis[:, self.basis.shape[1] - self.n_pairs :].any(1)
-        found = {
-            "log_weights": mixtures.weight.log(),
-            "weights": mixtures.weight,
-            "moments": torch.cat([mean, variance.sqrt()], dim=-1) * self.feature_scale.repeat(2),
-            "correlations": coordinates[:, crossed],
-        }
-        return {name: block for name, block in found.items() if block.shape[1] > name.endswith("weights")}
+        found = {"correlations": coordinates[:, crossed]}
+        if self.n_components > 1:
+            types = component_types(self.pooled_mean, self.pooled_within).to(coordinates)
+            weights = {"log_weights": mixtures.weight.log(), "weights": mixtures.weight}
+            if 1 < len(types) < self.n_components:
+                weights["types"] = mixtures.weight @ types.T
+            found = weights | found
+        else:
+            covariance = mixtures.covariance()[:, 0]
+            variance = covariance.diagonal(dim1=-2, dim2=-1) if self.full else covariance
+            moments = torch.cat([mixtures.mean[:, 0], variance.sqrt()], dim=-1)
+            found = {"moments": moments * self.feature_scale.repeat(2)} | found
+        return {name: block for name, block in found.items() if block.shape[1]}
 
     def all_statistics(self, mixtures: Mixtures) -> Tensor:
         """The vector of :meth:`vectorize`, and correlations at their natural scale.
