@@ -170,8 +170,9 @@ class MixtureStatistics(nn.Module):
         if not self.n_pairs:
             return Mixtures(weight, mean, root)
         i, j = self.pairs(sums)
-        explained = mean[..., i] * first[..., j] + (first - mass * mean)[..., i] * mean[..., j]
-        return Mixtures(weight, mean, root, product - explained.sum(1))
+        leading, own = mean[..., : self.n_crossed], first[..., : self.n_crossed]
+        explained = leading.transpose(1, 2) @ own + (own - mass * leading).transpose(1, 2) @ leading
+        return Mixtures(weight, mean, root, product - explained[:, i, j])
 
     def _split(self, sums: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Mass (groups, components, 1), first and second moments, and products of pairs, for a total mass of 1."""

@@ -53,16 +53,17 @@ class Drift:
             return self._diagonal(x, t[:, None, None], mean)
 
     def _diagonal(self, x: Tensor, t: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        # Blocks have a few cells each: most of the time goes into what is (blocks, components, features).
         variance = self.mixtures.root.square()
-        total = (1 - t).square() + t.square() * variance
+        total = torch.addcmul((1 - t).square(), t.square(), variance)
         precision = total.reciprocal()
         share = self._responsibilities(
             x.square() @ precision.transpose(1, 2), x, mean, mean * precision, total.log().sum(-1)
         )
-        gain = (t * variance - (1 - t)) * precision
-        velocity = torch.baddbmm(x * (share @ gain), share, self.mixtures.mean - gain * mean)
+        gain = torch.addcmul(t - 1, t, variance) * precision
+        velocity = torch.baddbmm(x * (share @ gain), share, torch.addcmul(self.mixtures.mean, gain, mean, value=-1))
         inverse = precision.sqrt()
-        whitened = torch.baddbmm(x * (share @ inverse), share, -inverse * mean)
+        whitened = torch.baddbmm(x * (share @ inverse), share, inverse * mean, alpha=-1)
         return velocity, whitened, share @ (self.mixtures.root * inverse)
 
     def _responsibilities(self, quadratic: Tensor, x: Tensor, mean: Tensor, linear: Tensor, log_det: Tensor) -> Tensor:
