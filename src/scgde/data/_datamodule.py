@@ -29,6 +29,7 @@ class _Steps(Dataset):
         self, cells: GroupedCells, sampler: GroupSampler, fold_sums: Tensor, labels: Tensor | None = None
     ) -> None:
         self.cells, self.sampler, self.fold_sums, self.labels = cells, sampler, fold_sums, labels
+        self.sums = fold_sums.sum(1)
 
     def __getitem__(self, step: int) -> GroupBatch:
         sampler = self.sampler
@@ -38,11 +39,10 @@ class _Steps(Dataset):
         fold, encode, share, score, share_score = sampler.cells_of(step, group)
         x, weight, _ = self.cells.gather(group, encode, share)
         x_score, weight_score, batch = self.cells.gather(group[:n_scored], score[:n_scored], share_score[:n_scored])
-        sums = self.fold_sums[group]
-        left_out = sums[torch.arange(len(group)), fold.clamp_min(0)] * (fold >= 0)[:, None].to(sums.device)
+        left_out = self.fold_sums[group, fold.clamp_min(0)] * (fold >= 0)[:, None].to(self.sums.device)
         labels = None if self.labels is None else self.labels[group]
         importance = sampler.importance(group[:n_scored])
-        left = sums.sum(1) - left_out
+        left = self.sums[group] - left_out
         return GroupBatch(group, left, x, weight, x_score, weight_score, batch, step, pairs, labels, importance)
 
 
