@@ -110,6 +110,7 @@ class GDETrainingPlan(pl.LightningModule):
         self.train_loss, self.train_loss_labels = MeanMetric(), MeanMetric()
         for metric in (self.train_loss, self.train_loss_labels):
             metric.persistent(True)
+        self.logged_epoch = -1
 
     def loss(self, batch: GroupBatch, *, step: int, measured: Tensor) -> tuple[Tensor, Tensor]:
         """Reconstruction loss of each group, (groups,), or pair of groups, (pairs,), and the loss of the labels.
@@ -165,12 +166,16 @@ class GDETrainingPlan(pl.LightningModule):
         if (loss.device.type == "cpu" or batch.step % 50 == 0) and not torch.isfinite(loss):
             raise RuntimeError(self.not_finite(f"The loss is {loss.item()}", batch.step))
         n_scored = len(batch.x_score)
-        options: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": n_scored, "prog_bar": True}
         self.train_loss.update(reconstruction.detach(), n_scored)
-        self.log("train_loss", self.train_loss, **options)
         if batch.labels is not None:
             self.train_loss_labels.update(labels.detach(), n_scored)
-            self.log("train_loss_labels", self.train_loss_labels, **options)
+        if self.logged_epoch != self.current_epoch:
+            # Lightning computes them when the epoch ends: to log them once is enough, and at each step is slow.
+            self.logged_epoch = self.current_epoch
+            options: dict[str, Any] = {"on_step": False, "on_epoch": True, "prog_bar": True}
+            self.log("train_loss", self.train_loss, **options)
+            if batch.labels is not None:
+                self.log("train_loss_labels", self.train_loss_labels, **options)
         return loss
 
     def not_finite(self, what: str, step: int) -> str:
@@ -202,7 +207,11 @@ class GDETrainingPlan(pl.LightningModule):
 
     def on_train_batch_start(self, batch: GroupBatch, batch_idx: int) -> None:
         """Make dropout a function of the seed and the step, and look at the clock: the first process's, for all."""
-        torch.manual_seed(hash((self.seed, batch.step)))
+        # Not torch.manual_seed: it seeds all kinds of devices, and keeps a stack trace of each call where one is unused.
+        seed = hash((self.seed, batch.step))
+        torch.default_generator.manual_seed(seed)
+        if self.device.type != "cpu":
+            getattr(torch, self.device.type).manual_seed(seed)
         if self.budget.max_seconds:
             self.seconds = self.trainer.strategy.broadcast(time.monotonic() - self.started)
 
