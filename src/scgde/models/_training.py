@@ -207,7 +207,7 @@ class GDETrainingPlan(pl.LightningModule):
 
     def on_train_batch_start(self, batch: GroupBatch, batch_idx: int) -> None:
         """Make dropout a function of the seed and the step, and look at the clock: the first process's, for all."""
-        # Not torch.manual_seed: it seeds all kinds of devices, and keeps a stack trace of each call where one is unused.
+        # Not torch.manual_seed: of devices that are not in use it keeps a stack trace, at each call.
         seed = hash((self.seed, batch.step))
         torch.default_generator.manual_seed(seed)
         if self.device.type != "cpu":
