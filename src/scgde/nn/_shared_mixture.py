@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 import numpy as np
@@ -129,7 +130,7 @@ def _fit_components(x: Tensor, k: int, feature_scale: Tensor, seed: int) -> Mixt
     kind = "full" if statistics.full else "diag"
     model = GaussianMixture(k, covariance_type=kind, reg_covar=1e-3, max_iter=50, random_state=seed)
     # k-means adds up in the order in which threads end, and its threads spin where the machine is busy.
-    with threadpool_limits(1, user_api="openmp"), warnings.catch_warnings():
+    with threadpool_limits(1, user_api="openmp"), warnings.catch_warnings(), _denormals_are_zero():
         # The mixture is a coordinate system, not a result: it need not have converged.
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(x.numpy() if len(x) > 1 else np.repeat(x.numpy(), 2, axis=0))
@@ -139,6 +140,17 @@ def _fit_components(x: Tensor, k: int, feature_scale: Tensor, seed: int) -> Mixt
     statistics.root.copy_(symmetric_root(covariance) if statistics.full else covariance.sqrt())
     statistics.feature_scale.copy_(feature_scale)
     return statistics
+
+
+@contextmanager
+def _denormals_are_zero() -> Iterator[None]:
+    """Most shares of cells in components are next to nothing, and numbers below 1e-38 are slow to compute with."""
+    already = not (torch.tensor(1e-40) * 0.5).item()
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(already)
 
 
 def _sums(statistics: MixtureStatistics, groups: list[Tensor]) -> Tensor:
