@@ -78,6 +78,9 @@ def test_sums_add_up_over_parts(fitted, n_features):
     assert whole.shape[1:] == (statistics.n_sums,)
     close(parts, whole)
     close(torch.einsum("gn,gns->gs", weight, statistics.terms(x)), whole)
+    sizes = [40] * 23 + [13, 27]
+    ragged = statistics.sums_of_parts(x.flatten(0, 1), weight.flatten(), sizes)
+    close(ragged, torch.cat([whole[:-1], statistics.sums(x[-1:, :13], weight[-1:, :13]), whole[-1:] - ragged[-2]]))
     moments = whole[:, : statistics.n_sums - statistics.n_pairs].unflatten(1, (3, -1)).sum(1)
     close(moments[:, 0], weight.sum(1))
     close(moments[:, 1 : 1 + n_features], (weight[..., None] * x).sum(1))

@@ -247,5 +247,10 @@ def fold_sums(cells: GroupedCells, counts: Tensor, statistics: MixtureStatistics
         n_folds = counts[group].clamp(max=N_FOLDS)
         segment = group * N_FOLDS + ((position + 1) * n_folds - 1) // counts[group]
         weight = torch.ones(len(x)) if weight is None else weight
-        total.index_add_(0, segment, weight[:, None] * statistics.terms(x))
+        # The cells of a fold lie together: a product of matrices sums them up, which pays where they are not too few.
+        fold, size = segment.unique_consecutive(return_counts=True)
+        if len(x) < 8 * len(fold):
+            total.index_add_(0, segment, weight[:, None] * statistics.terms(x))
+        else:
+            total.index_add_(0, fold, statistics.sums_of_parts(x, weight, size.tolist()))
     return total.view(len(counts), N_FOLDS, statistics.n_sums)

@@ -85,8 +85,8 @@ def build_module(
     options: dict[str, Any],
     heads: list[dict[str, Any]],
     group_weight: np.ndarray | None = None,
-) -> GroupedCells:
-    """Fit what is closed form on the training groups, then make the networks; returns standardised cells."""
+) -> tuple[GroupedCells, torch.Tensor]:
+    """Fit what is closed form on the training groups, then make the networks; returns cells and fold sums."""
     train = torch.from_numpy(split["train"])
     weight = None if group_weight is None else torch.from_numpy(group_weight).float()[train]
     counts = training_counts(cells.counts, torch.from_numpy(split["validation"]))
@@ -104,7 +104,8 @@ def build_module(
         seed=options["seed"],
         weight=weight,
     )
-    sums = fold_sums(standard, counts, statistics).sum(1)[train]
+    folds = fold_sums(standard, counts, statistics)
+    sums = folds.sum(1)[train]
     statistics.fit_pooled(sums, weight)
     n_coordinates = options["n_latent"] - max(1, int(options["n_latent"] * CODE_SHARE))
     statistics.fit_basis(statistics.mixtures(sums), n_coordinates, weight)
@@ -125,7 +126,7 @@ def build_module(
     if isinstance(module.generator, Generator):
         module.generator.fit(shift, scale)
     module.encoder.fit(groups, options["seed"])
-    return standard
+    return standard, folds
 
 
 def train(
@@ -158,8 +159,8 @@ def train(
         model.representation_ = start.representation
     else:
         fit_representation(model, adata, obs, split)
-    module, cells = _module_and_cells(model, adata, obs, split, start, labels, y)
-    data, budget = _data_and_budget(model, obs, split, cells, module, limits, batch_size, cells_per_group, start, y)
+    module, cells, folds = _module_and_cells(model, adata, obs, split, start, labels, y)
+    data, budget = _data_and_budget(model, obs, split, cells, folds, limits, batch_size, cells_per_group, start, y)
     plan_kwargs = {"ema_decay": budget.ema_decay, "labels_weight": model.labels_weight, **plan_kwargs}
     ema_decay = plan_kwargs.pop("ema_decay")
     plan = GDETrainingPlan(module, seed=model.options["seed"], budget=budget, names=obs.index.names, **plan_kwargs)
@@ -195,8 +196,8 @@ def _module_and_cells(
     start: Start,
     labels: list[Label],
     y: torch.Tensor | None,
-) -> tuple[GDEModule, GroupedCells]:
-    """The module to train, its shared statistics fitted, and standardised cells."""
+) -> tuple[GDEModule, GroupedCells, torch.Tensor]:
+    """The module to train, its shared statistics fitted, standardised cells and their fold sums."""
     x, seed = model.representation.read(adata), model.options["seed"]
     if getattr(probe_generator(model.options), "counts", False):
         # Of a file that does not fit in memory, the first cells stand for all.
@@ -204,12 +205,14 @@ def _module_and_cells(
     batch, index = model._batch_codes(obs), obs.index
     cells = GroupedCells.from_arrays(x, index.codes, len(index), obs.weight, batch, seed, cells=index.rows)
     if start.module is not None:
-        return start.module, cells.standardized(start.module.shift, start.module.scale)
+        cells = cells.standardized(start.module.shift, start.module.scale)
+        counts = training_counts(cells.counts, torch.from_numpy(split["validation"]))
+        return start.module, cells, fold_sums(cells, counts, start.module.statistics)
     module, specs = GDEModule(), [label.spec for label in labels]
-    cells = build_module(module, cells, split, len(model._batches), model.options, specs, obs.group_weight)
+    cells, folds = build_module(module, cells, split, len(model._batches), model.options, specs, obs.group_weight)
     if y is not None:
         module.heads.fit_constants(y[split["train"]])
-    return module, cells
+    return module, cells, folds
 
 
 def _data_and_budget(
@@ -217,7 +220,7 @@ def _data_and_budget(
     obs: GroupedObs,
     split: dict[str, np.ndarray],
     cells: GroupedCells,
-    module: GDEModule,
+    folds: torch.Tensor,
     limits: Limits,
     batch_size: int,
     cells_per_group: int,
@@ -233,7 +236,7 @@ def _data_and_budget(
     budget = limits.budget(steps_per_epoch)
     data = GroupDataModule(
         cells,
-        fold_sums(cells, counts, module.statistics),
+        folds,
         torch.from_numpy(split["train"]),
         validation,
         batch_size=batch_size,

@@ -142,6 +142,25 @@ class MixtureStatistics(nn.Module):
         i, j = self.pairs(x)
         return torch.cat([parts.flatten(1), crossed[:, i, j]], dim=-1)
 
+    def sums_of_parts(self, x: Tensor, weight: Tensor, sizes: list[int]) -> Tensor:
+        """:meth:`sums` of parts of any ``sizes``, (parts, n_sums), whose cells follow one another.
+
+        Parameters
+        ----------
+        x
+            (cells, features).
+        weight
+            (cells,).
+        sizes
+            Cells of each part.
+        """
+        shares, leading = self.responsibilities(x) * weight[:, None], x[:, : self.n_crossed]
+        columns = (shares, self._monomials(x), leading * weight[:, None], leading)
+        split = zip(*(column.split(sizes) for column in columns), strict=True)
+        moments, crossed = zip(*((a.T @ b, c.T @ d) for a, b, c, d in split), strict=True)
+        i, j = self.pairs(x)
+        return torch.cat([torch.stack(moments).flatten(1), torch.stack(crossed)[:, i, j]], dim=-1)
+
     def terms(self, x: Tensor) -> Tensor:
         """What each cell adds to :meth:`sums` for a weight of 1, (..., n_sums)."""
         parts = self.responsibilities(x)[..., :, None] * self._monomials(x)[..., None, :]
