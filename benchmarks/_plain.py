@@ -85,25 +85,35 @@ class PlainFlow:
         """Train on ``x`` (populations, cells, features)."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            self.encoder = PlainEncoder(self.n_features, self.n_latent, self.width)
-            self.velocity = mlp(self.n_features + 1 + 2 * self.n_latent, self.width, self.n_features, 4)
-            parameters = [*self.encoder.parameters(), *self.velocity.parameters()]
-            optimizer = torch.optim.Adam(parameters, lr=self.lr)
+            self.build()
+            optimizer = torch.optim.Adam(self.parameters(), lr=self.lr)
             schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_steps)
-            spread = x.flatten(0, 1).std(0)
+            self.spread = x.flatten(0, 1).std(0)
             for _ in range(n_steps):
                 index = torch.randint(len(x), (2 * self.batch_size,))
                 cell = torch.rand(2 * self.batch_size, x.shape[1]).argsort(1)[:, : self.n_cells]
-                x0, x1 = x[index[:, None], cell].chunk(2)
-                t = torch.rand(*x0.shape[:2], 1)
-                xt = torch.lerp(x0, x1, t) + self.sigma * spread * torch.randn_like(x0)
-                loss = (self._velocity(xt, t, self.encoder(x0), self.encoder(x1)) - (x1 - x0)).square().mean()
-                optimizer.zero_grad()
-                loss.backward()
-                nn.utils.clip_grad_norm_(parameters, 2.0)
-                optimizer.step()
+                self.step(*x[index[:, None], cell].chunk(2), optimizer)
                 schedule.step()
         return self
+
+    def build(self) -> None:
+        """Make the networks."""
+        self.encoder = PlainEncoder(self.n_features, self.n_latent, self.width)
+        self.velocity = mlp(self.n_features + 1 + 2 * self.n_latent, self.width, self.n_features, 4)
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Of both networks."""
+        return [*self.encoder.parameters(), *self.velocity.parameters()]
+
+    def step(self, x0: Tensor, x1: Tensor, optimizer: torch.optim.Optimizer) -> None:
+        """One step of training, from sources to targets, both (pairs, cells, features)."""
+        t = torch.rand(*x0.shape[:2], 1)
+        xt = torch.lerp(x0, x1, t) + self.sigma * self.spread * torch.randn_like(x0)
+        loss = (self._velocity(xt, t, self.encoder(x0), self.encoder(x1)) - (x1 - x0)).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.parameters(), 2.0)
+        optimizer.step()
 
     def _velocity(self, x: Tensor, t: Tensor, z_source: Tensor, z_target: Tensor) -> Tensor:
         z = torch.cat([z_source, z_target], dim=-1)[:, None].expand(-1, x.shape[1], -1)

@@ -1,7 +1,8 @@
 """How fast training, embedding and generating are, where a training step's time goes, and how low it could be.
 
 The training loop is the one that users run, its parts timed by a Lightning profiler. The floor of a step is the time of
-its matrix products alone, forward and backward, replayed with random numbers of the same shapes and strides.
+its matrix products alone, forward and backward, replayed with random numbers of the same shapes and strides. Two more
+tables set training beside a plain loop of the same networks: steps per second, and the time to a quality.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from _against_loop import steps_per_second, time_to_quality
+from _plain_loop import CELLS, PAIRS, WIDTH
 from _report import Record, Report, parser
 from anndata import AnnData
 from lightning.pytorch.profilers import Profiler
@@ -207,21 +210,37 @@ def measure(adata: AnnData, seed: int, steps: int, repeats: int) -> Record:
 
 
 def main() -> None:
-    """Measure every seed and print the table."""
-    options = parser(__doc__.splitlines()[0], steps=300).parse_args()
-    n_cells, steps, seeds = N_CELLS, options.steps, options.seeds
-    if options.quick:
-        n_cells, steps, seeds = 100, min(steps, 60), seeds[:1]
+    """Measure every seed and print the tables."""
+    options = parser(__doc__.splitlines()[0], steps=300)
+    options.add_argument("--seconds", type=float, default=120.0, help="training time of the plain loops (default: 120)")
+    arguments = options.parse_args()
+    n_cells, steps, seeds, seconds = N_CELLS, arguments.steps, arguments.seeds, arguments.seconds
+    loop_steps, rounds, pairs, cells = 20, 3, 100, 500
+    if arguments.quick:
+        n_cells, steps, seeds, seconds = 100, min(steps, 60), seeds[:1], 2.0
+        loop_steps, rounds, pairs, cells = 2, 1, 4, 50
     # Lightning's remarks on the machine are not results.
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
+
+    def table(part: str, title: str, settings: dict[str, Any], function: Callable[[int], Record]) -> None:
+        path = arguments.json and arguments.json.with_name(f"{arguments.json.stem}-{part}{arguments.json.suffix}")
+        report = Report(title, settings, path)
+        for seed in seeds:
+            report.measure(f"seed {seed}", lambda seed=seed: function(seed))
+        report.show()
+
+    settings = {"steps": loop_steps, "rounds": rounds, "sets": PAIRS, "cells per set": CELLS, "width": WIDTH}
+    title = "Training steps per second beside a plain loop"
+    table("loop", title, settings, lambda seed: steps_per_second(seed, loop_steps, rounds))
+    settings = {"seconds of the loops": seconds, "reporting pairs": pairs, "their cells": cells}
+    title = "Energy distance to held-out cells of unseen targets, beside a plain loop"
+    table("quality", title, settings, lambda seed: time_to_quality(seed, seconds, pairs, cells))
     settings = {"groups": N_GROUPS, "cells per group": n_cells, "features": 50, "steps": steps}
-    report = Report("Throughput of GDE with default settings", settings, options.json)
     adata = simulate_populations("cells50", N_GROUPS, n_cells, seed=100)
     GDE.setup_anndata(adata, groupby="group", use_rep="X")
-    for seed in seeds:
-        report.measure(f"seed {seed}", lambda seed=seed: measure(adata, seed, steps, 3))
-    report.show()
+    title = "Throughput of GDE with default settings"
+    table("step", title, settings, lambda seed: measure(adata, seed, steps, 3))
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ SCRIPTS = [
     "profile_step.py",
     "scale.py",
     "latent_geometry.py",
+    "throughput.py",
     "time_interpolation.py",
     "transport_cells.py",
     "transport_populations.py",
