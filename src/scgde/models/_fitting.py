@@ -270,7 +270,7 @@ def _finish(model: GDE, adata: AnnData, obs: GroupedObs, split: dict[str, np.nda
     if len(split["validation"]):
         held_out = model._encode(adata, obs, split["validation"], None).z.cpu().numpy()
     model.fitted_["novelty"] = fit_novelty(known, held_out)
-    model.predictors_ = fit_labels(model, adata, obs, own_labels(model, obs), split)
+    model.predictors_ = fit_labels(model, adata, obs, own_labels(model, obs), split) if model.fits_predictors else {}
     model.is_trained_ = True
 
 

@@ -29,6 +29,9 @@ class LabelModel(UncertaintyModel):
     #: Weight of the labels' loss; see :class:`scgde.GDE`.
     labels_weight: float | None = 0.0
 
+    #: Whether training ends with fitting what :meth:`predict` needs; without, :meth:`update_labels` can do so later.
+    fits_predictors: bool = True
+
     trained_labels_: list[dict[str, Any]]
     predictors_: dict[str, dict[str, Any]]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,9 @@ from scgde.prediction._features import FoldContext
 
 class _FoldGDE:
     """A :class:`scgde.GDE` that is trained on the training groups of a fold."""
+
+    #: Whether predictions are the model's own.
+    fits_predictors: ClassVar[bool]
 
     def __init__(
         self, context: FoldContext, model: dict[str, Any] | None = None, train: dict[str, Any] | None = None
@@ -33,6 +36,7 @@ class _FoldGDE:
             train.obs[label] = _of_kind(train.obs[label], self.context.kind)
         GDE.setup_anndata(train, self.context.groupby, use_rep="X", labels=labels)
         self.model = GDE(train, **{"seed": self.context.seed, "labels_weight": labels_weight, **self.model_options})
+        self.model.fits_predictors = self.fits_predictors
         with _quiet_trainer():
             self.model.train(**{"enable_progress_bar": False, **options, **self.train_options})
 
@@ -60,6 +64,8 @@ class GDEFeatures(_FoldGDE):
     >>> supervised = functools.partial(GDEFeatures, labelled_only=True, train={"max_steps": 200})
     >>> cross_validate(adata, "donor", "disease", models={"frozen": "gde", "semi": semi, "supervised": supervised})
     """
+
+    fits_predictors = False
 
     def __init__(
         self,
@@ -100,6 +106,8 @@ class GDEPredictions(_FoldGDE):
     context, model, train
         As in :class:`GDEFeatures`.
     """
+
+    fits_predictors = True
 
     def fit(self, train: AnnData) -> None:
         """Train on the training groups, with the labels that the fold shows."""
