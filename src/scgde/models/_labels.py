@@ -45,9 +45,9 @@ class LabelModel(UncertaintyModel):
     ) -> pd.DataFrame:
         """Predict an attribute of groups, known or not.
 
-        Predictions are linear in the embedding and in what can be read from it (mixture weights, mean and spread of all
-        cells, correlations; each block has a map of its own, and those that predict better count more). They are
-        averaged over the uncertainty of the embedding (its covariance, from the number and spread of a group's cells);
+        Predictions are linear in the embedding and in what can be read from it (weights of components and of types,
+        correlations; each block has a map of its own, and those that predict better count more). They are averaged
+        over the uncertainty of the embedding (its covariance, from the number and spread of a group's cells);
         their law is fitted to labelled groups whose label was not seen when the map was fitted (cross-fitting), so that
         probabilities mean what they say.
 
