@@ -174,6 +174,16 @@ def test_bad_data(make_groups):
         pl.embedding(make_groups(4), method="umap")
 
 
+def test_far_groups_are_crossed(make_groups, legend, assert_inside):
+    adata = make_groups(6)
+    z = pl.embedding(adata, color="disease").collections[-1].get_offsets()
+    adata.uns["gde"]["groups"]["p_value"] = [0.5, 0.009, 0.01, np.nan, 0.001, 1.0]
+    ax = pl.embedding(adata, color="disease")
+    np.testing.assert_allclose(ax.collections[-1].get_offsets(), z[[1, 4]])
+    assert legend(ax) == ["critical", "healthy", "mild", "far (p < 0.01)"]
+    assert_inside(ax.figure)
+
+
 def test_groups_of_few_cells_are_open_circles(make_groups, legend, assert_inside):
     adata = make_groups(6, se=True)
     z = pl.embedding(adata, color="disease").collections[-1].get_offsets()

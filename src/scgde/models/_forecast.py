@@ -20,10 +20,7 @@ from scgde.models._fates import group_fates, neighbor_fates
 from scgde.models._inference import encode_groups
 from scgde.models._timed import TimedModel, time_name
 from scgde.nn.displacement import displaced, displacement, is_affine
-from scgde.uncertainty import ConformalNovelty
-
-#: Groups whose p-value lies below this are far from those that the forecaster has seen.
-FAR = 0.01
+from scgde.uncertainty import FAR, ConformalNovelty
 
 #: Ways to forecast: the model's own, and what it is to be compared with.
 FORECAST_METHODS = ("forecaster", "oracle", *BASELINES)

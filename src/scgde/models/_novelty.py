@@ -7,9 +7,7 @@ from typing import Any
 import numpy as np
 
 from scgde._validation import warn
-
-#: Groups whose p-value lies below this are far.
-FAR = 0.01
+from scgde.uncertainty import FAR
 
 #: Held-out groups that it takes for new ones to be compared with them alone: fewer give no p-value below :data:`FAR`.
 MIN_HELD_OUT = 99

@@ -13,7 +13,7 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from scgde.uncertainty import MIN_CELLS
+from scgde.uncertainty import FAR, MIN_CELLS
 
 from ._color import explain, scatter, uniform
 from ._ellipses import error_ellipses
@@ -27,13 +27,14 @@ _MANY = 25
 
 @dataclass(frozen=True)
 class _Groups:
-    """What is drawn: embedding (n_groups, n_latent), its errors, names of groups and dimensions, small groups."""
+    """What is drawn: embedding (n_groups, n_latent), its errors, names of groups and dimensions, small and far ones."""
 
     z: np.ndarray
     se: np.ndarray | None
     names: list[str]
     dimensions: Sequence[object]
     few_cells: np.ndarray
+    far: np.ndarray
 
 
 def embedding(
@@ -61,7 +62,8 @@ def embedding(
         AnnData with an embedding in ``.uns[key]``, or a DataFrame of embeddings (n_groups, n_latent).
     key
         Key of ``.uns`` of the embedding. Groups that are marked there as ``few_cells`` are drawn as open circles:
-        normal theory, and so the ellipse, is not claimed for them.
+        normal theory, and so the ellipse, is not claimed for them. Groups of new data whose ``p_value`` there is below
+        .01 are crossed: they lie far from those of training.
     color
         A column of ``.uns[key]["groups"]``, a column of ``.obs`` that is constant within each group, or one value per
         group: a Series is matched by group name, anything else by position. Groups without a value are light grey.
@@ -112,13 +114,14 @@ def embedding(
         if error is not None and groups.se is not None and axes is not None:
             error_ellipses(ax, xy, _projected(groups.se, axes), colors)
         scatter(ax, xy, colors, size=size)
-        few = [_open(ax, xy[groups.few_cells], size)] if groups.few_cells.any() else []
+        marked = [_open(ax, xy[groups.few_cells], size)] if groups.few_cells.any() else []
+        marked += [_crossed(ax, xy[groups.far], size)] if groups.far.any() else []
         ax.set(xlabel=labels[0], ylabel=labels[1])
         ax.margins(0.1 if n <= _MANY else 0.04)
         if axes is None:
             ax.set(xticks=[], yticks=[])
         if legend:
-            explain(ax, colors, extra=few)
+            explain(ax, colors, extra=marked)
         if annotate or (annotate is None and n <= _MANY):
             annotate_points(ax, xy, groups.names, size=size, force=bool(annotate))
         return finish(ax, show=show, save=save)
@@ -133,9 +136,10 @@ def _read(data: AnnData | pd.DataFrame, key: str, se: pd.DataFrame | np.ndarray 
         dimensions: Sequence[object] = [f"z{i + 1}" for i in range(z.shape[1])]
         se = stored.get("se") if se is None else se
         few = np.asarray(stored["groups"].get("few_cells", np.zeros(len(z))), dtype=bool)
+        far = np.asarray(stored["groups"].get("p_value", np.ones(len(z)))) < FAR
     elif isinstance(data, pd.DataFrame):
         z, names, dimensions = data.to_numpy(dtype=float), group_names(data.index), list(data.columns)
-        few = np.zeros(len(z), dtype=bool)
+        few = far = np.zeros(len(z), dtype=bool)
     else:
         msg = f"Expected an AnnData with an embedding or a DataFrame of embeddings, but got {type(data).__name__}."
         raise TypeError(msg)
@@ -147,13 +151,19 @@ def _read(data: AnnData | pd.DataFrame, key: str, se: pd.DataFrame | np.ndarray 
         bad = [name for name, row in zip(names, z, strict=True) if not np.isfinite(row).all()]
         msg = f"Expected finite embeddings of at least one group, but got shape {z.shape}, not finite for {bad[:5]}."
         raise ValueError(msg)
-    return _Groups(z, errors, names, dimensions, few)
+    return _Groups(z, errors, names, dimensions, few, far)
 
 
 def _open(ax: Axes, xy: np.ndarray, size: float) -> Line2D:
     """Make the markers at ``xy`` open; return the entry of the legend that says why."""
     ax.scatter(xy[:, 0], xy[:, 1], s=0.4 * size, c="white", linewidths=0, rasterized=len(xy) > 1000, zorder=4)
     return Line2D([], [], ls="", marker="o", ms=4, mfc="white", mec="0.25", label=f"< {MIN_CELLS} cells")
+
+
+def _crossed(ax: Axes, xy: np.ndarray, size: float) -> Line2D:
+    """Cross the markers at ``xy``; return the entry of the legend that says why."""
+    ax.scatter(xy[:, 0], xy[:, 1], s=size, c="0.1", marker="x", linewidths=0.8, rasterized=len(xy) > 1000, zorder=5)
+    return Line2D([], [], ls="", marker="x", ms=4, mec="0.1", mew=0.8, label=f"far (p < {FAR})")
 
 
 def _projected(se: np.ndarray, axes: np.ndarray) -> np.ndarray:

@@ -8,6 +8,9 @@ import numpy as np
 from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 
+#: Groups whose p-value lies below this are called far from those that are known.
+FAR = 0.01
+
 #: At most this many distances are held at once.
 MAX_DISTANCES = 2_000_000
 
