@@ -24,7 +24,6 @@ import torch
 from _against_loop import steps_per_second, time_to_quality
 from _plain_loop import CELLS, PAIRS, WIDTH
 from _report import Record, Report, parser
-from anndata import AnnData
 from lightning.pytorch.profilers import Profiler
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -156,18 +155,20 @@ def median_seconds(function: Callable[[], Any], repeats: int) -> float:
     return statistics.median(seconds[1:])
 
 
-def peak_memory() -> float:
+def peak_memory(accelerator: str = "auto") -> float:
     """Peak memory in MiB: allocated on the GPU, else resident in this process."""
-    if torch.cuda.is_available():
+    if accelerator != "cpu" and torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def train(model: GDE, steps: int) -> Record:
+def train(model: GDE, steps: int, accelerator: str) -> Record:
     """Train, and tell where the time of a step goes."""
     profiler, recorder = StepProfiler(), RecordLastStep(steps - 1)
     start = time.perf_counter()
-    model.train(max_steps=steps, profiler=profiler, callbacks=[recorder], enable_progress_bar=False)
+    model.train(
+        max_steps=steps, accelerator=accelerator, profiler=profiler, callbacks=[recorder], enable_progress_bar=False
+    )
     whole = time.perf_counter() - start
     median = {name: float(np.median(seconds)) for name, seconds in profiler.parts(min(20, steps // 4)).items()}
     floor = median_seconds(recorder.products.replay, 20)
@@ -184,12 +185,11 @@ def train(model: GDE, steps: int) -> Record:
     }
 
 
-def measure(adata: AnnData, seed: int, steps: int, repeats: int) -> Record:
-    """Train with one seed, embed all groups and generate cells."""
+def measure(model: GDE, steps: int, repeats: int, accelerator: str = "auto") -> Record:
+    """Train, embed all groups and generate cells."""
     load = os.getloadavg()[0]
-    before = peak_memory()
-    model = GDE(adata, seed=seed)
-    record = train(model, steps)
+    adata, before = model.adata, peak_memory(accelerator)
+    record = train(model, steps, accelerator)
     codes, n_groups = adata.obs["group"].cat.codes.to_numpy().astype(np.int64), adata.obs["group"].nunique()
     encoding = encode_groups(model.module, adata.X, codes, n_groups)
     seconds = median_seconds(lambda: encode_groups(model.module, adata.X, codes, n_groups), repeats)
@@ -204,7 +204,7 @@ def measure(adata: AnnData, seed: int, steps: int, repeats: int) -> Record:
         "generated cells/s": len(some) * GENERATED_CELLS / generating,
         "components of the shared mixture": model.module.statistics.n_components,
         "memory before training (MiB)": before,
-        "peak memory (MiB)": peak_memory(),
+        "peak memory (MiB)": peak_memory(accelerator),
         "load of the machine before (1-min average)": load,
     }
 
@@ -240,7 +240,7 @@ def main() -> None:
     adata = simulate_populations("cells50", N_GROUPS, n_cells, seed=100)
     GDE.setup_anndata(adata, groupby="group", use_rep="X")
     title = "Throughput of GDE with default settings"
-    table("step", title, settings, lambda seed: measure(adata, seed, steps, 3))
+    table("step", title, settings, lambda seed: measure(GDE(adata, seed=seed), steps, 3))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ SCRIPTS = [
     "generate_cells.py",
     "generate_counts.py",
     "generate_populations.py",
+    "gpu.py",
     "group_weighting.py",
     "large_group.py",
     "profile_step.py",
