@@ -156,6 +156,29 @@ def test_a_pass_of_the_sampler(sizes, batch_size, seed):
     assert len(seen.unique()) == len(seen) > len(sizes) - sampler.batch_size
 
 
+@QUICK
+@given(
+    st.lists(st.sampled_from([0.0, 1e-6, 0.5, 1.0, 300.0]), min_size=2, max_size=30),
+    st.integers(1, 8),
+    st.integers(0, 99),
+)
+def test_sampler_by_weight(weights, batch_size, seed):
+    """Groups of weight 0 are never seen, no group twice in a step, and what is drawn too rarely counts more."""
+    assume(sum(weights) > 0)
+    weight, groups = torch.tensor(weights), torch.arange(len(weights))
+    sampler = GroupSampler(torch.full((len(groups),), 9), groups, batch_size, 4, 4, seed, group_weight=weight)
+    for step in range(5):
+        group = sampler.groups_of(step)
+        assert len(group.unique()) == len(group) == sampler.batch_size
+        assert (weight[group] > 0).all()
+    probability, factor = sampler.probability, sampler.importance(groups)
+    assert ((probability >= 0) & (probability <= 1 + 1e-9)).all()
+    assert float(probability.sum()) == pytest.approx(sampler.batch_size)
+    # In expectation each group counts by its weight.
+    share = (probability * factor / sampler.batch_size).float()
+    torch.testing.assert_close(share, weight / len(groups), rtol=1e-4, atol=1e-9)
+
+
 # --- splits -------------------------------------------------------------------------------------------------------------
 
 
@@ -166,6 +189,7 @@ def test_a_pass_of_the_sampler(sizes, batch_size, seed):
 def test_splits(times, validation_size, seed):
     """Donors with several times each: they are on one side as a whole."""
     obs = pd.DataFrame([(f"d{i}", t) for i, n in enumerate(times) for t in range(n)], columns=["g", "t"])
+    obs = obs.sample(frac=1, random_state=seed, ignore_index=True)
     adata = AnnData(np.zeros((len(obs), 1), np.float32), obs=obs.set_axis(obs.index.astype(str)))
     read = Setup(groupby="g", time_key="t").read(adata, training=True)
     try:
@@ -208,7 +232,7 @@ def module():
 
 @FEW
 @given(
-    st.lists(st.sampled_from([1, 2, 3, 7, 40, 300]), min_size=1, max_size=5),
+    st.lists(st.sampled_from([1, 2, 3, 7, 40, 300, 10_000]), min_size=1, max_size=5),
     st.integers(0, 99),
     st.sampled_from([1, 7, 1000]),
 )
@@ -241,14 +265,16 @@ def test_encoder(module, sizes, seed, batch_size):
 
 
 @FEW
-@given(columns)
-def test_results_can_be_written_and_read(tmp_path, values):
+@given(columns, st.booleans())
+@pytest.mark.filterwarnings("ignore:Observation names are not unique")
+def test_results_can_be_written_and_read(tmp_path, values, same_names):
     # h5ad itself holds no column of several types.
     assume(values.nunique() > 1 and len({type(value) for value in values.dropna()}) == 1)
     cells = pd.DataFrame({"g": values.to_numpy() if values.dtype == object else values.array})
     if isinstance(values.dropna().iloc[0], int | float) and values.dtype == object:
         cells["g"] = pd.to_numeric(cells["g"])
-    adata = AnnData(np.zeros((len(cells), 1), np.float32), obs=cells.set_axis([str(i) for i in range(len(cells))]))
+    cell_names = ["cell" if same_names else str(i) for i in range(len(cells))]
+    adata = AnnData(np.zeros((len(cells), 1), np.float32), obs=cells.set_axis(cell_names))
     obs = Setup(groupby="g", drop_ungrouped=True).read(adata, training=True)
     z = np.arange(2.0 * len(obs.index), dtype=np.float32).reshape(-1, 2)
     write_embedding(adata, "gde", z, obs, {"seed": 0}, write_obsm=True)
