@@ -122,3 +122,12 @@ def test_full_and_diagonal_branches_agree(make_mixtures):
     # The full branch has one scale for all features, the mean over the axes of a component.
     torch.testing.assert_close(scale.mean(-1), s[..., 0])
     torch.testing.assert_close(symmetric_root(full.covariance()), full.root)
+
+
+@both_kinds
+def test_blocks_are_worked_on_in_parts(make_mixtures, n_features, monkeypatch):
+    mixtures, x, t = make_mixtures(6, 5, n_features), torch.randn(6, 4, n_features), torch.rand(6)
+    whole = Drift(mixtures)(x, t)
+    monkeypatch.setattr("scgde.nn.generators._drift.CACHED", 2 * 5 * n_features)
+    for part, expected in zip(Drift(mixtures)(x, t), whole, strict=True):
+        torch.testing.assert_close(part, expected)

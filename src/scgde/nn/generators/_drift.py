@@ -10,6 +10,10 @@ from torch import Tensor
 from scgde.nn.mixtures import Mixtures
 
 
+#: Numbers (blocks, components, features) that a processor works on at a time: they stay in its cache.
+CACHED = 2**17
+
+
 @dataclass(frozen=True)
 class Drift:
     """Velocity of the path x_t = (1 - t) x_0 + t x_1 from N(0, I) to a mixture, in closed form.
@@ -47,6 +51,12 @@ class Drift:
         """
         # Low precision is for the network: a drift that is wrong in the third digit is what the network would learn.
         with torch.autocast(x.device.type, enabled=False):
+            size = max(1, CACHED // self.mixtures.mean[0].numel())
+            if x.device.type == "cpu" and len(x) > size:
+                parts = [slice(start, start + size) for start in range(0, len(x), size)]
+                results = [Drift(self.mixtures[part])(x[part], t[part]) for part in parts]
+                velocity, whitened, scale = (torch.cat(each) for each in zip(*results, strict=True))
+                return velocity, whitened, scale
             mean = t[:, None, None] * self.mixtures.mean
             if self.mixtures.full:
                 return self._full(x, t[:, None, None, None], mean)
