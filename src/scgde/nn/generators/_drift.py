@@ -9,7 +9,6 @@ from torch import Tensor
 
 from scgde.nn.mixtures import Mixtures
 
-
 #: Numbers (blocks, components, features) that a processor works on at a time: they stay in its cache.
 CACHED = 2**17
 
