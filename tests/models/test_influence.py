@@ -102,6 +102,15 @@ def test_some_entries_alone_are_the_same(encoder):
     np.testing.assert_allclose(variance, np.einsum("gii->gi", full), rtol=1e-9, atol=1e-12)
 
 
+def test_linear_functions_of_the_embedding(encoder):
+    module = make_module(encoder)
+    x, codes, weight = make_cells()
+    full = dispersion(module, x, codes, len(SIZES), weight=weight).covariance
+    directions = np.random.default_rng(2).normal(size=(len(SIZES), 2, full.shape[1]))
+    found = dispersion(module, x, codes, len(SIZES), weight=weight, directions=directions).covariance
+    np.testing.assert_allclose(found, directions @ full @ directions.transpose(0, 2, 1), rtol=1e-6, atol=1e-12)
+
+
 def test_jackknife_agrees(encoder):
     """Leaving out one cell at a time, in a group of 200: the two differ by terms of the order of 1 / 200."""
     module = make_module(encoder)

@@ -7,7 +7,7 @@ from sklearn.metrics import log_loss
 
 from scgde.prediction._fit_predictor import LabelledGroups, cross_fit, fit_predictor
 from scgde.prediction._heads import LinearMap, fit_head, fit_linear
-from scgde.prediction._predictor import ClassPredictor, NumericPredictor, OrderedPredictor, draws
+from scgde.prediction._predictor import ClassPredictor, NumericPredictor, OrderedPredictor, draws, propagate
 
 
 def plain(z):
@@ -15,11 +15,21 @@ def plain(z):
     return [z]
 
 
+def no_error(directions):
+    """Covariances of linear functions of embeddings that are known exactly."""
+    return np.zeros((*directions.shape[:2], directions.shape[1]))
+
+
+def prediction(predictor, z, covariance):
+    """What is predicted from embeddings with these covariances."""
+    return predictor.table(*propagate(predictor.linear, z, lambda a: a @ covariance @ a.transpose(0, 2, 1), plain))
+
+
 def groups(z, y, **changes):
-    n, p = z.shape
+    n = len(z)
     fields = {
         "z": z,
-        "covariance": np.zeros((n, p, p)),
+        "covariance": lambda place, directions: no_error(directions),
         "place": np.arange(n),
         "y": y.astype(float),
         "unit": np.arange(n),
@@ -50,7 +60,7 @@ def test_overconfident_outputs_are_tempered():
     predictor = ClassPredictor(["a", "b"], LinearMap(np.eye(2), np.zeros(2)))
     predictor.fit_law(outputs, none, y, y)
     np.testing.assert_allclose(np.exp(predictor.law["log_factor"]), 0.2, rtol=0.15)
-    p = predictor.predict(outputs, none, plain)["b"]
+    p = prediction(predictor, outputs, none)["b"]
     assert log_loss(y, p) < log_loss(y, expit(5 * score)) - 0.3
     for low in (0.1, 0.3, 0.5, 0.7):  # the standard error is at most 0.03
         chosen = (p > low) & (p < low + 0.2)
@@ -62,11 +72,11 @@ def test_what_is_uncertain_of_an_embedding_is_averaged():
     predictor.law = {"log_prior": np.log([0.5, 0.5]), "log_factor": np.zeros(1)}
     z = np.array([[0.0, 2.0]])
     covariance = np.zeros((1, 2, 2))
-    sure = predictor.predict(z, covariance, plain)["b"][0]
+    sure = prediction(predictor, z, covariance)["b"][0]
     assert sure == pytest.approx(expit(2))
     covariance[0, 1, 1] = 9.0
     t = np.random.default_rng(1).normal(2, 3, 100_000)
-    assert predictor.predict(z, covariance, plain)["b"][0] == pytest.approx(expit(t).mean(), abs=0.03)
+    assert prediction(predictor, z, covariance)["b"][0] == pytest.approx(expit(t).mean(), abs=0.03)
     samples = draws(np.zeros((1, 2)), np.array([[[2.0, 1.0], [1.0, 3.0]]]))[:, 0]
     np.testing.assert_allclose(samples.mean(0), 0, atol=1e-12)
     np.testing.assert_allclose(np.cov(samples.T, bias=True), [[2, 1], [1, 3]], rtol=1e-6)
@@ -79,7 +89,7 @@ def test_ordered_levels_are_calibrated():
     predictor = OrderedPredictor(["I", "II", "III"], LinearMap(np.ones((1, 1)), np.zeros(1)))
     none = np.zeros((3000, 1, 1))
     predictor.fit_law(score[:, None], none, y, y)
-    table = predictor.predict(score[:, None], none, plain)
+    table = prediction(predictor, score[:, None], none)
     truth = expit(-1.0 - score)
     np.testing.assert_allclose(table["I"], truth, atol=0.05)
     np.testing.assert_allclose(sum(table.values()), 1)
@@ -89,7 +99,7 @@ def test_few_numbers_have_intervals_without_end():
     predictor = NumericPredictor([], LinearMap(np.ones((1, 1)), np.zeros(1)))
     y = np.arange(8.0)
     predictor.fit_law(np.zeros((8, 1)), np.zeros((8, 1, 1)), y, y)
-    table = predictor.predict(np.zeros((1, 1)), np.zeros((1, 1, 1)), plain)
+    table = prediction(predictor, np.zeros((1, 1)), np.zeros((1, 1, 1)))
     assert np.isinf(table["upper"][0])
     assert np.isfinite(table["sd"][0])
 
@@ -126,7 +136,7 @@ def test_entries_that_have_seen_labels_are_judged_by_labels_that_they_have_not(i
     assert name == ("joint" if informative else "linear")
     new = memorised(informative=informative)
     z, y = new.z[150:], new.y[150:]
-    p = predictor.predict(z, np.zeros((50, 5, 5)), plain)[1]
+    p = prediction(predictor, z, np.zeros((50, 5, 5)))[1]
     assert log_loss(y, p) < (0.45 if informative else 0.69)
     if not informative:
         assert (predictor.linear.coef[4] == 0).all()

@@ -81,22 +81,38 @@ class Influence:
         Cells in memory at a time.
     entries
         Which entries of the embedding; by default all. The encoder is not run where statistics suffice.
+    directions
+        (groups, outputs, n_latent): linear functions of the embedding, each group with its own, in place of entries. A
+        few of them take much less time than all entries.
     """
 
-    def __init__(self, module: GDEModule, rows: GroupedRows, x: CellRows, size: int, entries: slice = ALL) -> None:
+    def __init__(
+        self,
+        module: GDEModule,
+        rows: GroupedRows,
+        x: CellRows,
+        size: int,
+        entries: slice = ALL,
+        directions: Tensor | None = None,
+    ) -> None:
         self.module, self.rows, self.x, self.size = module, rows, x, size
-        n_latent = module.n_coordinates + module.encoder.n_code
-        self.entries = range(n_latent)[entries]
-        self._encodes = self.entries.stop > module.n_coordinates
+        n_latent, n_coordinates = module.n_coordinates + module.encoder.n_code, module.n_coordinates
+        self.entries = range(n_latent)[entries] if directions is None else range(directions.shape[1])
+        self._encodes = directions is not None or self.entries.stop > n_coordinates
+        self._summed = directions is not None
+        of_code = None if directions is None else directions[..., n_coordinates:]
+        if directions is None:
+            n_leading = min(self.entries.stop, n_coordinates)
+            directions = torch.eye(n_leading, n_coordinates, dtype=torch.float64).expand(len(rows), -1, -1)
         with torch.no_grad():
             self._sums = torch.zeros(len(rows), module.statistics.n_sums, dtype=torch.float64)
             for cells, mass, group in self.blocks():
                 self._sums.index_add_(0, group, module.statistics.sums(cells, mass))
-        self._by_sums = _coordinate_derivatives(module.statistics, self._sums, self.entries.stop)
+        self._by_sums = _coordinate_derivatives(module.statistics, self._sums, directions[..., :n_coordinates])
         if self._encodes:
             with torch.no_grad():
                 self._trace: Trace = module.encoder.trace(self.blocks, len(rows))
-            self._by_mean = mean_derivatives(module.encoder, self._trace, self.blocks)
+            self._by_mean = mean_derivatives(module.encoder, self._trace, self.blocks, of_code)
 
     def blocks(self) -> Iterator[Block]:
         """One pass over the cells."""
@@ -109,10 +125,10 @@ class Influence:
         coordinates = deviation @ self._by_sums[group].to(x).transpose(1, 2)
         if not self._encodes:
             return coordinates[..., self.entries.start :]
-        code = code_influence(self.module.encoder, self._trace, self._by_mean, x, group)
-        return torch.cat([coordinates, self.module.code_scale * code], dim=-1)[
-            ..., self.entries.start : self.entries.stop
-        ]
+        code = self.module.code_scale * code_influence(self.module.encoder, self._trace, self._by_mean, x, group)
+        if self._summed:
+            return coordinates + code
+        return torch.cat([coordinates, code], dim=-1)[..., self.entries.start : self.entries.stop]
 
     def _parts(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Contributions of cells to the error (blocks, cells, entries), how many cells they stand for, and groups."""
@@ -181,14 +197,17 @@ class Influence:
         return each.numpy(), joint.numpy(), inflation.numpy()
 
 
-def _coordinate_derivatives(statistics: MixtureStatistics, sums: Tensor, n_coordinates: int) -> Tensor:
-    """Derivatives of the leading coordinates by the sums, (groups, coordinates, n_sums)."""
+def _coordinate_derivatives(statistics: MixtureStatistics, sums: Tensor, directions: Tensor) -> Tensor:
+    """Derivatives by the sums of linear functions (groups, outputs, n_coordinates), (groups, outputs, n_sums)."""
     device = statistics.weight.device
     exact = statistics.cpu() if device.type != "cpu" else statistics
     with torch.enable_grad():
         sums = sums.detach().requires_grad_()
-        coordinates = exact.coordinates(exact.mixtures(sums))[:, :n_coordinates]
-        rows = [torch.autograd.grad(each.sum(), sums, retain_graph=True)[0] for each in coordinates.unbind(1)]
+        coordinates = exact.coordinates(exact.mixtures(sums))
+        rows = [
+            torch.autograd.grad(coordinates, sums, each.to(coordinates), retain_graph=True)[0]
+            for each in directions.unbind(1)
+        ]
     statistics.to(device)
     return torch.stack(rows, dim=1)
 
@@ -205,6 +224,7 @@ def dispersion(
     batch_size: int | None = None,
     diagonal: bool = False,
     entries: slice = ALL,
+    directions: np.ndarray | None = None,
     degrees: bool = False,
 ) -> Dispersion:
     """Covariance of the embedding of each group, by its influence function.
@@ -223,6 +243,8 @@ def dispersion(
         Whether to give variances alone.
     entries
         Which entries of the embedding; by default all.
+    directions
+        (groups, outputs, n_latent) linear functions of the embedding to take in place of its entries.
     degrees
         Whether to give degrees of freedom and inflation too, in one more pass over the cells; not with ``diagonal``.
 
@@ -234,8 +256,9 @@ def dispersion(
     rows = GroupedRows.from_codes(codes, n_groups, weight, counts=counts, cells=cells)
     parts, dfs = [], []
     for start in range(0, n_groups, MAX_GROUPS):
-        some = rows.select(start, min(start + MAX_GROUPS, n_groups))
-        influence = Influence(module, some, x, batch_size or BATCH_SIZE, entries)
+        stop = min(start + MAX_GROUPS, n_groups)
+        some = None if directions is None else torch.from_numpy(directions[start:stop])
+        influence = Influence(module, rows.select(start, stop), x, batch_size or BATCH_SIZE, entries, some)
         parts.append(influence.second_moments(diagonal=diagonal))
         if degrees:
             dfs.append(influence.degrees_of_freedom(parts[-1]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,14 +62,44 @@ def _judges(obs: GroupedObs, train: np.ndarray, seed: int) -> np.ndarray:
 
 
 def covariances(
-    model: LabelModel, adata: AnnData, obs: GroupedObs, positions: np.ndarray, size: int | None
+    model: LabelModel,
+    adata: AnnData,
+    obs: GroupedObs,
+    size: int | None,
+    positions: np.ndarray,
+    directions: np.ndarray,
 ) -> np.ndarray:
-    """(groups, latent, latent) covariances of the embeddings of groups; of one cell's, the mean of the others."""
+    """Covariances of linear functions of the embeddings of groups; of one cell's, the mean of the others.
+
+    Parameters
+    ----------
+    model, adata, obs
+        A trained model, cells, and their groups.
+    size
+        Cells in memory at a time.
+    positions
+        Which groups.
+    directions
+        (groups, outputs, latent) linear functions.
+
+    Returns
+    -------
+    (groups, outputs, outputs).
+    """
+    if not len(positions):
+        return np.zeros((0, directions.shape[1], directions.shape[1]))
     place = np.full(len(obs.index) + 1, -1)
     place[positions] = np.arange(len(positions))
     x, codes = model.representation.read(adata), place[obs.index.codes]
     covariance = dispersion(
-        model.module, x, codes, len(positions), weight=obs.weight, cells=obs.index.rows, batch_size=size
+        model.module,
+        x,
+        codes,
+        len(positions),
+        weight=obs.weight,
+        cells=obs.index.rows,
+        batch_size=size,
+        directions=directions,
     ).covariance
     unknown = np.isnan(covariance).any(axis=(1, 2))
     usual = covariance[~unknown].mean(axis=0) if (~unknown).any() else 0.0
@@ -101,10 +132,10 @@ def fit_labels(
         z = model._encode(adata, obs, used, None).z.cpu().double().numpy()
         measured = np.random.default_rng([model.options["seed"], 1]).permutation(len(used))[:MAX_MEASURED]
         place = np.full(len(used), -1)
-        place[measured] = np.arange(len(measured))
+        place[measured] = used[measured]
         train = np.isin(used, split["train"])
         judge = ~train | np.isin(used, _judges(obs, split["train"], model.options["seed"]))
-        covariance = covariances(model, adata, obs, used[measured], None)
+        covariance = functools.partial(covariances, model, adata, obs, None)
         base = LabelledGroups(
             z, covariance, place, np.zeros(len(used)), obs.unit[used], train, judge, model.module.blocks
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from typing import Any
 
@@ -94,7 +95,7 @@ class LabelModel(UncertaintyModel):
         parts = []
         for start in range(0, len(z), CHUNK):
             some = np.arange(start, min(start + CHUNK, len(z)))
-            covariance = covariances(self, adata, obs, some, batch_size)
+            covariance = functools.partial(covariances, self, adata, obs, batch_size, some)
             parts.append(predicted(fitted, z[some], covariance, self.module.blocks))
         frame = pd.DataFrame(pd.concat(parts).to_numpy(), index=obs.index.index, columns=parts[0].columns)
         p_value = p_values(self.fitted_, z) if new else None

@@ -91,11 +91,11 @@ def attribute_cells(
     rows, size = GroupedRows.from_codes(obs.index.codes, len(obs.index), obs.weight), batch_size or BATCH_SIZE
     by_z = score(model._encode(adata, obs, None, batch_size).z.cpu().double().numpy())[1]
     for start in range(0, len(rows), MAX_GROUPS):
-        some = rows.select(start, min(start + MAX_GROUPS, len(rows)))
-        influence = Influence(model.module, some, x, size)
+        stop = min(start + MAX_GROUPS, len(rows))
+        some, direction = rows.select(start, stop), torch.from_numpy(by_z[start:stop, None])
+        influence = Influence(model.module, some, x, size, directions=direction)
         for (places, mass, group), block in zip(some.chunks(size), influence.blocks(), strict=True):
-            values = influence.of(block.x, torch.from_numpy(group)).cpu().double().numpy()
-            values = np.einsum("gnl,gl->gn", values, by_z[start + group])
+            values = influence.of(block.x, torch.from_numpy(group))[..., 0].cpu().double().numpy()
             found[places[mass > 0]] = values[mass > 0]
     series = pd.Series(found, index=adata.obs_names, name=key_added or "influence")
     if key_added is not None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,9 +44,10 @@ class LabelledGroups:
     z
         (groups, latent) embeddings.
     covariance
-        (measured, latent, latent) covariances of some embeddings.
+        From places of groups and linear functions of their embeddings (groups, outputs, latent) to the covariances of
+        these (groups, outputs, outputs).
     place
-        (groups,) position of a group's covariance, or -1.
+        (groups,) place of a group, or -1 where covariances are not to be computed.
     y
         (groups,) labels as numbers.
     unit
@@ -59,7 +61,7 @@ class LabelledGroups:
     """
 
     z: np.ndarray
-    covariance: np.ndarray
+    covariance: Callable[[np.ndarray, np.ndarray], np.ndarray]
     place: np.ndarray
     y: np.ndarray
     unit: np.ndarray
@@ -81,7 +83,7 @@ class LabelledGroups:
     def unseen(self, rows: np.ndarray, linear: LinearMap) -> Unseen:
         """What a map says of groups, as far as the covariances of their embeddings are known."""
         rows = rows[self.place[rows] >= 0]
-        outputs = propagate(linear, self.z[rows], self.covariance[self.place[rows]], self.blocks)
+        outputs = propagate(linear, self.z[rows], partial(self.covariance, self.place[rows]), self.blocks)
         return Unseen(*outputs, self.y[rows], rows)
 
 

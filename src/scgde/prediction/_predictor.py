@@ -16,6 +16,9 @@ from scgde.prediction._heads import LinearMap, fit_linear
 #: The differentiable function from embeddings (groups, latent) to the blocks of features that maps are linear in.
 Blocks = Callable[[torch.Tensor], list[torch.Tensor]]
 
+#: From linear functions of embeddings (groups, outputs, latent) to their covariances (groups, outputs, outputs).
+Covariance = Callable[[np.ndarray], np.ndarray]
+
 #: Draws of outputs that predictions are averaged over, and what intervals of numbers cover.
 N_DRAWS, COVERAGE = 64, 0.9
 
@@ -76,10 +79,6 @@ class Predictor:
     def table(self, outputs: np.ndarray, covariance: np.ndarray) -> dict[Any, np.ndarray]:
         """Columns of the prediction: probabilities by class, or what is said of a number."""
         raise NotImplementedError
-
-    def predict(self, z: np.ndarray, covariance: np.ndarray, blocks: Blocks) -> dict[Any, np.ndarray]:
-        """Columns of the prediction, from embeddings (groups, latent) and their covariances."""
-        return self.table(*propagate(self.linear, z, covariance, blocks))
 
     def state(self) -> dict[str, Any]:
         """All that is needed to restore the object."""
@@ -207,16 +206,32 @@ PREDICTORS: dict[str, type[Predictor]] = {
 }
 
 
-def predicted(fitted: dict[str, Any], z: np.ndarray, covariance: np.ndarray, blocks: Blocks) -> pd.DataFrame:
-    """Prediction of a label of groups, from the states of its predictors, one for each column of a multi-label one."""
+def predicted(fitted: dict[str, Any], z: np.ndarray, covariance: Covariance, blocks: Blocks) -> pd.DataFrame:
+    """Prediction of a label of groups, from the states of its predictors, one for each column of a multi-label one.
+
+    Parameters
+    ----------
+    fitted
+        What was learned of the label.
+    z
+        (groups, latent) embeddings.
+    covariance
+        Of linear functions of the embeddings; called once.
+    blocks
+        Features of embeddings.
+    """
     label = fitted["label"]
-    columns: dict[Any, np.ndarray] = {}
     kind = "categorical" if label["kind"] == "multilabel" else label["kind"]
-    for name, state in zip(label["classes"] if label["kind"] == "multilabel" else [None], fitted["parts"], strict=True):
-        predictor = PREDICTORS[kind](state["classes"], LinearMap(*state["linear"]), state["law"])
-        table = predictor.predict(z, covariance, blocks)
-        columns |= table if name is None else {name: table[1]}
-    return pd.DataFrame(columns)
+    parts = [PREDICTORS[kind](each["classes"], LinearMap(*each["linear"]), each["law"]) for each in fitted["parts"]]
+    outputs, by_z = zip(*(differentiate(part.linear, z, blocks) for part in parts), strict=True)
+    joint, tables, start = covariance(np.concatenate(by_z, axis=2).transpose(0, 2, 1)), [], 0
+    for part, output in zip(parts, outputs, strict=True):
+        own = slice(start, start + output.shape[1])
+        tables.append(part.table(output, joint[:, own, own]))
+        start = own.stop
+    if label["kind"] == "multilabel":
+        return pd.DataFrame({name: table[1] for name, table in zip(label["classes"], tables, strict=True)})
+    return pd.DataFrame(tables[0])
 
 
 def read_features(z: np.ndarray, blocks: Blocks) -> tuple[np.ndarray, list[int]]:
@@ -237,11 +252,11 @@ def differentiate(linear: LinearMap, z: np.ndarray, blocks: Blocks) -> tuple[np.
 
 
 def propagate(
-    linear: LinearMap, z: np.ndarray, covariance: np.ndarray, blocks: Blocks
+    linear: LinearMap, z: np.ndarray, covariance: Covariance, blocks: Blocks
 ) -> tuple[np.ndarray, np.ndarray]:
     """Outputs of embeddings, and their covariances to first order in those of the embeddings."""
     outputs, by_z = differentiate(linear, z, blocks)
-    return outputs, np.einsum("glo,glm,gmp->gop", by_z, covariance, by_z, optimize=True)
+    return outputs, covariance(by_z.transpose(0, 2, 1))
 
 
 def draws(outputs: np.ndarray, covariance: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from torch import Tensor
 from scgde.nn.encoders._base import Blocks, Encoder, Trace
 
 
-def mean_derivatives(encoder: Encoder, trace: Trace, blocks: Blocks) -> list[Tensor]:
+def mean_derivatives(encoder: Encoder, trace: Trace, blocks: Blocks, directions: Tensor | None = None) -> list[Tensor]:
     """Derivatives of the code with respect to the means of each level, all that follows from them included.
 
     One pass over the cells per level after the first, with bounded memory.
@@ -28,17 +28,23 @@ def mean_derivatives(encoder: Encoder, trace: Trace, blocks: Blocks) -> list[Ten
         Its means and contexts of the groups.
     blocks
         The cells of the groups.
+    directions
+        (groups, outputs, n_code): derivatives of these linear functions of the code, each group with its own; by
+        default of each entry.
 
     Returns
     -------
-    (groups, n_code, features of the level), float64 on the CPU, one per level.
+    (groups, outputs, features of the level), float64 on the CPU, one per level.
     """
-    n_levels, n_code = len(encoder.stages), encoder.n_code
-    by_context = [context.new_zeros(len(context), n_code, context.shape[1]) for context in trace.contexts]
+    n_levels = len(encoder.stages)
+    if directions is None:
+        directions = torch.eye(encoder.n_code, dtype=torch.float64).expand(len(trace.contexts[0]), -1, -1)
+    by_context = [context.new_zeros(len(context), directions.shape[1], context.shape[1]) for context in trace.contexts]
     by_mean: list[Tensor] = []
     with torch.enable_grad():
         last = trace.contexts[-1].detach().requires_grad_()
-        by_context[-1] += _jacobian(encoder.exact_readout()(last), last)
+        code = encoder.exact_readout()(last)
+        by_context[-1] += directions if code is last else _pull_back(code, [last], directions)[0]
         for depth in reversed(range(n_levels)):
             level = encoder.stages[depth]
             mean, context = (each[depth].detach().requires_grad_() for each in (trace.means, trace.contexts))
@@ -65,7 +71,7 @@ def _add_through_cells(
 
 
 def _pull_back(outputs: Tensor, inputs: list[Tensor], derivative: Tensor) -> list[Tensor]:
-    """From derivatives (rows, n_code, outputs) by outputs (rows, outputs) to those by each of the inputs."""
+    """From derivatives (rows, directions, outputs) by outputs (rows, outputs) to those by each of the inputs."""
     seeds = derivative.to(outputs).transpose(0, 1)
     found = torch.autograd.grad(
         outputs, inputs, seeds, is_grads_batched=True, allow_unused=True, materialize_grads=False
@@ -77,14 +83,8 @@ def _pull_back(outputs: Tensor, inputs: list[Tensor], derivative: Tensor) -> lis
     ]
 
 
-def _jacobian(outputs: Tensor, inputs: Tensor) -> Tensor:
-    """(rows, outputs, inputs) derivatives of a function that treats each row by itself."""
-    unit = torch.eye(outputs.shape[1], dtype=outputs.dtype).expand(len(outputs), -1, -1)
-    return _pull_back(outputs, [inputs], unit)[0] if outputs is not inputs else unit.clone()
-
-
 def code_influence(encoder: Encoder, trace: Trace, by_mean: Sequence[Tensor], x: Tensor, group: Tensor) -> Tensor:
-    """Influence of cells on the code of their group, (blocks, cells, n_code); its weighted mean over a group is 0.
+    """Influence of cells on their group's code, (blocks, cells, directions); its weighted mean over a group is 0.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def code_influence(encoder: Encoder, trace: Trace, by_mean: Sequence[Tensor], x:
     group
         (blocks,) on the CPU.
     """
-    total = x.new_zeros(*x.shape[:2], encoder.n_code)
+    total = x.new_zeros(*x.shape[:2], by_mean[0].shape[1])
     contexts = [context[group].to(x) for context in trace.contexts]
     for features, mean, derivative in zip(encoder.features(x, contexts), trace.means, by_mean, strict=True):
         deviation = features - mean[group].to(x)[:, None]
