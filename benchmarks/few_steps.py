@@ -13,9 +13,8 @@ import numpy as np
 from _report import Record, Report, parser
 from generate_populations import QUICK, TASKS, Models, Reporting, Task
 
-#: Evaluations per step of the sampler, where that is not one; and evaluations to compare.
-PER_STEP = {"flow": 2}
-EVALUATIONS = (5, 10, 20, 50, 200)
+#: Evaluations per step of the sampler, and evaluations to compare.
+PER_STEP, EVALUATIONS = 2, (4, 10, 20, 50, 200)
 
 
 def losses(scores: dict[str, np.ndarray], best: dict[str, np.ndarray]) -> Record:
@@ -49,15 +48,14 @@ def run(report: Report, kind: str, task: Task, seeds: list[int], steps: int, n_g
 
             def record(n_steps: int | None, name: str = name, seed: int = seed) -> Record:
                 if (name, seed) not in kept:
-                    kept[name, seed] = scores(name, seed, EVALUATIONS[-1] // PER_STEP.get(name, 1))
+                    kept[name, seed] = scores(name, seed, EVALUATIONS[-1] // PER_STEP)
                 best, of_best = kept[name, seed]
                 own, seconds = (best, of_best) if n_steps == -1 else scores(name, seed, n_steps)
                 return losses(own, best) | {"sample s": seconds}
 
-            per_step = PER_STEP.get(name, 1)
             for n in EVALUATIONS:
-                taken, which = n // per_step, -1 if n == EVALUATIONS[-1] else n // per_step
-                report.measure(f"{name}, {taken * per_step} evaluations, seed {seed}", lambda n=which, f=record: f(n))
+                which = -1 if n == EVALUATIONS[-1] else n // PER_STEP
+                report.measure(f"{name}, {n} evaluations, seed {seed}", lambda n=which, f=record: f(n))
             report.measure(f"{name}, default, seed {seed}", lambda f=record: f(None))
 
 

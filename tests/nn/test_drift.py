@@ -19,7 +19,7 @@ def covariance_of(root):
 
 
 def brute_force(weights, means, roots, x, t):
-    """Velocity, whitened position and scale at one point of one group, by a loop over components."""
+    """Velocity, whitened position, scale and responsibilities at one point of one group, by a loop over components."""
     unit = np.eye(len(x))
     density, velocities, whitened, scales = [], [], [], []
     for weight, mean, covariance in zip(weights.numpy(), means.numpy(), covariance_of(roots).numpy(), strict=True):
@@ -34,12 +34,12 @@ def brute_force(weights, means, roots, x, t):
         along_axes = np.full(len(x), np.sqrt(np.linalg.eigvalsh(remainder)).mean())
         scales.append(along_axes if len(x) == FULL else np.sqrt(np.diag(remainder)))
     share = np.array(density) / sum(density)
-    return [share @ np.array(values) for values in (velocities, whitened, scales)]
+    return [*(share @ np.array(values) for values in (velocities, whitened, scales)), share]
 
 
 @both_kinds
 @pytest.mark.parametrize("n_components", [1, 4])
-def test_all_three_parts_are_those_of_the_formula(make_mixtures, n_features, n_components):
+def test_all_parts_are_those_of_the_formula(make_mixtures, n_features, n_components):
     mixtures = make_mixtures(5, n_components, n_features, dtype=F64)
     x, t = 1.5 * torch.randn(5, 4, n_features, dtype=F64), torch.tensor([0.0, 0.2, 0.5, 0.9, 1.0], dtype=F64)
     parts = Drift(mixtures)(x, t)
@@ -57,7 +57,7 @@ def test_single_precision_agrees_with_double(make_mixtures, n_features, device):
     single = Drift(Mixtures(*(part.float().to(device) for part in (mixtures.weight, mixtures.mean, mixtures.root))))
     for a, b in zip(single(x.float().to(device), t.float().to(device)), Drift(mixtures)(x, t), strict=True):
         assert a.dtype == torch.float32
-        assert a.shape == x.shape
+        assert a.shape[:-1] == x.shape[:-1]
         torch.testing.assert_close(a.cpu().double(), b, atol=2e-4, rtol=2e-4)
 
 
@@ -71,6 +71,24 @@ def test_one_gaussian_has_the_known_flow(make_mixtures, n_features):
     root = mixtures.root[:, 0]
     linear = noise @ root if mixtures.full else noise * root[:, None]
     torch.testing.assert_close(end, mixtures.mean + linear, atol=1e-4, rtol=0)
+
+
+@both_kinds
+@pytest.mark.parametrize(("start", "at", "stop"), [(0.0, 0.0, 0.7), (0.1, 0.5, 0.9), (1.0, 0.5, 0.0), (1.0, 1.0, 0.4)])
+def test_a_bent_step_ends_where_the_flow_of_its_component_does(make_mixtures, n_features, start, at, stop):
+    """Two components far apart: a cell of one moves on its known way, of which the straight step takes the velocity."""
+    mixtures = make_mixtures(2, 2, n_features, spread=1e4, dtype=F64)
+    share, noise = torch.tensor([1.0, 0.0], dtype=F64).expand(2, 5, 2), torch.randn(2, 5, n_features, dtype=F64)
+    variance = covariance_of(mixtures.root[:, 0])
+
+    def place(t):
+        root = symmetric_root((1 - t) ** 2 * torch.eye(n_features) + t**2 * variance)
+        return t * mixtures.mean[:, :1] + noise @ root
+
+    straight = place(start) + (stop - start) * (place(at + 1e-4) - place(at - 1e-4)) / 2e-4
+    bent = straight + Drift(mixtures).bend(share, place(start), start, at, stop)
+    torch.testing.assert_close(bent, place(stop), atol=1e-4, rtol=0)
+    assert (straight - place(stop)).abs().max() > 1e-3
 
 
 @both_kinds
@@ -99,7 +117,7 @@ def test_the_remainder_has_the_stated_scale(n_features):
     for t in (0.0, 0.3, 0.7, 1.0):
         x0, x1 = torch.randn(2, 1, 20_000, n_features)
         x1 = mixtures.mean + (x1 @ root if mixtures.full else x1 * root)
-        velocity, _, scale = Drift(mixtures)(torch.lerp(x0, x1, t), torch.tensor([t]))
+        velocity, _, scale, _ = Drift(mixtures)(torch.lerp(x0, x1, t), torch.tensor([t]))
         variance = ((x1 - x0 - velocity) / scale).square().mean((0, 1))
         # The mean of 20,000 squared normal numbers has standard deviation 0.01.
         torch.testing.assert_close(variance, torch.ones(n_features), atol=0.05, rtol=0)
@@ -116,9 +134,12 @@ def test_full_and_diagonal_branches_agree(make_mixtures):
     diagonal = make_mixtures(4, 3, DIAGONAL, dtype=F64)
     full = Mixtures(diagonal.weight, diagonal.mean, torch.diag_embed(diagonal.root))
     x, t = torch.randn(4, 5, DIAGONAL, dtype=F64), torch.rand(4, dtype=F64)
-    (velocity, whitened, scale), (v, w, s) = Drift(diagonal)(x, t), Drift(full)(x, t)
+    (velocity, whitened, scale, share), (v, w, s, r) = Drift(diagonal)(x, t), Drift(full)(x, t)
     torch.testing.assert_close(velocity, v)
     torch.testing.assert_close(whitened, w)
+    torch.testing.assert_close(share, r)
+    bends = (Drift(each).bend(share, x, 0.2, 0.3, 0.4) for each in (diagonal, full))
+    torch.testing.assert_close(*bends)
     # The full branch has one scale for all features, the mean over the axes of a component.
     torch.testing.assert_close(scale.mean(-1), s[..., 0])
     torch.testing.assert_close(symmetric_root(full.covariance()), full.root)

@@ -127,6 +127,34 @@ def test_one_component_gives_the_mean_exactly_and_the_covariance_shrunk_by_a_con
 
 
 @both_kinds
+def test_predictive_mixtures_scatter_as_cells_that_were_left_out(n_features):
+    """Around means of 20 cells others have 1.05 of the variance, these have .95 (to second order, 1.045 is given)."""
+    statistics = MixtureStatistics(n_features, 1).double()
+    statistics.prior_mass.fill_(1e-12)
+    x = torch.randn(4000, 20, n_features, dtype=F64)
+    sums = statistics.sums(x, torch.ones(4000, 20, dtype=F64))
+    own = statistics.mixtures(sums)
+    for mixtures, expected in ((own, 0.95), (statistics.predictive(own, sums), 1.045)):
+        close(covariance_of(mixtures.root).mean((0, 1)), expected * torch.eye(n_features), 0.01)
+
+
+@both_kinds
+def test_predictive_mixtures_are_more_likely_for_cells_that_were_left_out(fitted, n_features):
+    statistics, x = fitted(n_features)
+    sums = statistics.sums(x[:, :20], x.new_ones(24, 20))
+    own = statistics.mixtures(sums)
+    predictive = statistics.predictive(own, sums)
+    assert predictive.log_prob(x[:, 20:]).mean() > own.log_prob(x[:, 20:]).mean()
+    close(predictive.mean, own.mean)
+    # A group of many cells has nothing to widen, and a component without cells neither.
+    close(statistics.predictive(own, 1e6 * sums).root, own.root, 1e-4)
+    sums = sums.clone()
+    sums.view(24, -1)[:, : sums.shape[1] // 3] *= 0
+    own = statistics.mixtures(sums)
+    close(statistics.predictive(own, sums).root[:, 0], own.root[:, 0])
+
+
+@both_kinds
 def test_the_pooled_population_has_the_pooled_weights_and_means(fitted, n_features):
     statistics, x = fitted(n_features)
     pooled = statistics.mixtures(sums_of(statistics, x).mean(0, keepdim=True))

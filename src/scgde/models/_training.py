@@ -136,6 +136,7 @@ class GDETrainingPlan(pl.LightningModule):
                     for a, b in ((own.weight, read.weight), (own.mean, read.mean), (own.root, read.root))
                 )
             )
+            mixtures = module.statistics.predictive(mixtures, batch.sums)
         latent = torch.cat([coordinates / module.statistics.spread, module.encoder(batch.x, batch.weight)], dim=-1)
         labels = latent.new_zeros(()) if batch.labels is None else self._labels_loss(latent, batch.labels)
         scored = slice(len(batch.x_score))

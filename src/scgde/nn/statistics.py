@@ -7,6 +7,7 @@ the proportional duplication of cells, and asymptotically normal.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -192,6 +193,27 @@ class MixtureStatistics(nn.Module):
         leading, own = mean[..., : self.n_crossed], first[..., : self.n_crossed]
         explained = leading.transpose(1, 2) @ own + (own - mass * leading).transpose(1, 2) @ leading
         return Mixtures(weight, mean, root, product - explained[:, i, j])
+
+    def predictive(self, mixtures: Mixtures, sums: Tensor) -> Mixtures:
+        """What the groups' mixtures say about cells that they were not measured on.
+
+        Around a mean that was measured on n cells, others scatter by a share 2 / n more than these do, to first order.
+        A network that learns to correct mixtures on cells left out would learn that widening, which is wrong for a
+        group of another size.
+
+        Parameters
+        ----------
+        mixtures
+            (groups,) mixtures, measured or read back.
+        sums
+            The :meth:`sums` that they were made of, of cells that weigh 1.
+        """
+        counts = sums[:, : self.n_sums - self.n_pairs].unflatten(1, (self.n_components, -1))[..., 0]
+        n_cells = counts.sum(1, keepdim=True)
+        mass, prior = counts / n_cells, self.prior_mass.to(sums)
+        # Of the mean and of the covariance, a share mass / (mass + prior) each is measured.
+        factor = (1 + 2 * mass / ((mass + prior).square() * n_cells)).sqrt().to(mixtures.root)
+        return replace(mixtures, root=mixtures.root * factor[(..., *[None] * (mixtures.root.ndim - 2))])
 
     def _split(self, sums: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Mass (groups, components, 1), first and second moments, and products of pairs, for a total mass of 1."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -32,8 +33,8 @@ class Drift:
 
     mixtures: Mixtures
 
-    def __call__(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Velocity, whitened position and scale of the remainder, each in the shape of ``x``.
+    def __call__(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Velocity, whitened position and scale of the remainder, in the shape of ``x``, and responsibilities.
 
         Parameters
         ----------
@@ -44,26 +45,59 @@ class Drift:
 
         Returns
         -------
-        velocity, whitened, scale
+        velocity, whitened, scale, share
             v(x, t); the expected position within a component, in its standard deviations; the standard deviation of
-            x_1 - x_0 given x_t inside a component, averaged over components.
+            x_1 - x_0 given x_t inside a component, averaged over components; r_k(x, t), (blocks, cells, components).
         """
         # Low precision is for the network: a drift that is wrong in the third digit is what the network would learn.
         with torch.autocast(x.device.type, enabled=False):
-            size = max(1, CACHED // self.mixtures.mean[0].numel())
-            if x.device.type == "cpu" and len(x) > size:
-                parts = [slice(start, start + size) for start in range(0, len(x), size)]
-                results = [Drift(self.mixtures[part])(x[part], t[part]) for part in parts]
-                velocity, whitened, scale = (torch.cat(each) for each in zip(*results, strict=True))
-                return velocity, whitened, scale
-            mean = t[:, None, None] * self.mixtures.mean
-            if self.mixtures.full:
-                return self._full(x, t[:, None, None, None], mean)
-            return self._diagonal(x, t[:, None, None], mean)
+            if x.device.type == "cpu" and len(self._parts) > 1:
+                size = len(self._parts[0].mixtures.mean)
+                split = zip(self._parts, x.split(size), t.split(size), strict=True)
+                velocity, whitened, scale, share = zip(*(drift(*part) for drift, *part in split), strict=True)
+                return torch.cat(velocity), torch.cat(whitened), torch.cat(scale), torch.cat(share)
+            t = t[:, None, None]
+            return (self._full if self.mixtures.full else self._diagonal)(x, t, t * self.mixtures.mean)
 
-    def _diagonal(self, x: Tensor, t: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def bend(self, share: Tensor, x: Tensor, start: float, at: float, stop: float) -> Tensor:
+        """What the straight step from ``x`` at ``start`` to ``stop``, with the velocity at ``at``, misses of the way.
+
+        Inside a component the way is known: in units of its standard deviations, cov_k(t)^1/2, a cell stays where it
+        is. The straight step takes too little of the spread of narrow components. Here velocities at ``at`` are those
+        on the known way; the difference is averaged over components with ``share``, in the shape of ``x``.
+        """
+        variance, axes = self._spectrum
+
+        def spread(t: float) -> Tensor:
+            return ((1 - t) ** 2 + t**2 * variance).sqrt()
+
+        first, then = spread(start), spread(at)
+        velocity = (at * variance - (1 - at)) / (first * then)
+        spectrum = spread(stop) / first - 1 - (stop - start) * velocity
+        mean = start * self.mixtures.mean
+        if axes is None:
+            return torch.baddbmm(x * (share @ spectrum), share, spectrum * mean, alpha=-1)
+        matrices = _matrices(axes, spectrum)
+        return _average(share, matrices, x) - share @ torch.einsum("gkij,gkj->gki", matrices, mean)
+
+    @cached_property
+    def _parts(self) -> list[Drift]:
+        """Blocks that are worked on at a time."""
+        size = max(1, CACHED // self.mixtures.mean[0].numel())
+        n_blocks = len(self.mixtures.mean)
+        return [Drift(self.mixtures[start : start + size]) for start in range(0, n_blocks, size)]
+
+    @cached_property
+    def _spectrum(self) -> tuple[Tensor, Tensor | None]:
+        """Variances along axes of the components, (blocks, components, features), and axes that are no features."""
+        if not self.mixtures.full:
+            return self.mixtures.root.square(), None
+        values, axes = torch.linalg.eigh(self.mixtures.root)
+        return values.square(), axes
+
+    def _diagonal(self, x: Tensor, t: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         # Blocks have a few cells each: most of the time goes into what is (blocks, components, features).
-        variance = self.mixtures.root.square()
+        variance, _ = self._spectrum
         total = torch.addcmul((1 - t).square(), t.square(), variance)
         precision = total.reciprocal()
         share = self._responsibilities(
@@ -73,33 +107,38 @@ class Drift:
         velocity = torch.baddbmm(x * (share @ gain), share, torch.addcmul(self.mixtures.mean, gain, mean, value=-1))
         inverse = precision.sqrt()
         whitened = torch.baddbmm(x * (share @ inverse), share, inverse * mean, alpha=-1)
-        return velocity, whitened, share @ (self.mixtures.root * inverse)
+        return velocity, whitened, share @ (self.mixtures.root * inverse), share
 
     def _responsibilities(self, quadratic: Tensor, x: Tensor, mean: Tensor, linear: Tensor, log_det: Tensor) -> Tensor:
         constant = 2 * self.mixtures.weight.log() - log_det - (mean * linear).sum(-1)
         return (0.5 * (constant[:, None] - quadratic) + x @ linear.transpose(1, 2)).softmax(-1)
 
-    def _full(self, x: Tensor, t: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        values, axes = torch.linalg.eigh(self.mixtures.root)
-        variance = values.square()[..., None, :]
+    def _full(self, x: Tensor, t: Tensor, mean: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        variance, axes = self._spectrum
+        assert axes is not None
         total = (1 - t).square() + t.square() * variance
-
-        def matrix(spectrum: Tensor) -> Tensor:
-            return (axes * spectrum) @ axes.transpose(-1, -2)
-
-        def average(share: Tensor, matrices: Tensor) -> Tensor:
-            mixed = share @ matrices.flatten(2)
-            return torch.einsum("gnij,gnj->gni", mixed.unflatten(-1, matrices.shape[2:]), x)
-
-        precision = matrix(total.reciprocal())
+        precision = _matrices(axes, total.reciprocal())
         linear = torch.einsum("gkij,gkj->gki", precision, mean)
         square = (x[..., :, None] * x[..., None, :]).flatten(2)
         share = self._responsibilities(
-            square @ precision.flatten(2).transpose(1, 2), x, mean, linear, total.log().sum((-1, -2))
+            square @ precision.flatten(2).transpose(1, 2), x, mean, linear, total.log().sum(-1)
         )
-        gain = matrix((t * variance - (1 - t)) / total)
-        inverse = matrix(total.rsqrt())
-        velocity = average(share, gain) + share @ (self.mixtures.mean - torch.einsum("gkij,gkj->gki", gain, mean))
-        whitened = average(share, inverse) - share @ torch.einsum("gkij,gkj->gki", inverse, mean)
-        scale = share @ (values / total.squeeze(-2).sqrt()).mean(-1, keepdim=True)
-        return velocity, whitened, scale.expand_as(x)
+        gain = _matrices(axes, (t * variance - (1 - t)) / total)
+        inverse = _matrices(axes, total.rsqrt())
+        velocity = _average(share, gain, x) + share @ (self.mixtures.mean - torch.einsum("gkij,gkj->gki", gain, mean))
+        whitened = _average(share, inverse, x) - share @ torch.einsum("gkij,gkj->gki", inverse, mean)
+        scale = share @ (variance / total).sqrt().mean(-1, keepdim=True)
+        return velocity, whitened, scale.expand_as(x), share
+
+
+def _matrices(axes: Tensor, spectrum: Tensor) -> Tensor:
+    """Symmetric matrices with these axes, (blocks, components, features, features)."""
+    return (axes * spectrum[..., None, :]) @ axes.transpose(-1, -2)
+
+
+def _average(share: Tensor, matrices: Tensor, x: Tensor) -> Tensor:
+    """Cells multiplied by the components' matrices, on average."""
+    if matrices.shape[1] == 1:
+        return x @ matrices[:, 0]
+    mixed = share @ matrices.flatten(2)
+    return torch.einsum("gnij,gnj->gni", mixed.unflatten(-1, matrices.shape[2:]), x)

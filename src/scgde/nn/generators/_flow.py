@@ -9,7 +9,6 @@ from scgde.nn._blocks import ConditionalMLP, time_features
 from scgde.nn._random import CounterRandom
 from scgde.nn.generators._base import Condition, InvertibleGenerator
 from scgde.nn.generators._drift import Drift
-from scgde.nn.ode import integrate
 
 
 class Flow(InvertibleGenerator):
@@ -46,8 +45,6 @@ class Flow(InvertibleGenerator):
     """
 
     n_steps: int
-    #: What integrates the velocity, a function of :mod:`scgde.nn.ode`.
-    solver = staticmethod(integrate)
 
     def __init__(
         self,
@@ -59,7 +56,7 @@ class Flow(InvertibleGenerator):
         n_layers: int = 3,
         dropout: float = 0.0,
         n_times: int = 8,
-        n_steps: int = 8,
+        n_steps: int = 10,
     ) -> None:
         super().__init__(n_features, n_latent, n_batch)
         self.n_times, self.n_steps = n_times, n_steps
@@ -93,7 +90,8 @@ class Flow(InvertibleGenerator):
         x0, x1, t = deal(noise), deal(x), t.flatten()
         block = Condition(condition.mixtures[index], condition.measured[index], batch)
         xt = torch.lerp(x0, x1, t[:, None, None])
-        drift, residual, scale = self._parts(xt, t, z[index], block)
+        drift, whitened, scale, _ = Drift(block.mixtures)(xt, t)
+        residual = self._residual(xt, whitened, t, z[index], block)
         error = self._loss_weight(t)[:, None] * (x1 - x0 - drift - scale * residual).square().mean(-1)
         error = error.view(groups, times, -1).transpose(1, 2).flatten(1)
         return (weight * error).sum(1) / weight.sum(1).clamp_min(1e-12)
@@ -106,29 +104,42 @@ class Flow(InvertibleGenerator):
         """What the squared error of a velocity counts at these times."""
         return torch.ones_like(t)
 
-    def _parts(self, x: Tensor, t: Tensor, z: Tensor, condition: Condition) -> tuple[Tensor, Tensor, Tensor]:
-        drift, whitened, scale = Drift(condition.mixtures)(x, t)
+    def _residual(self, x: Tensor, whitened: Tensor, t: Tensor, z: Tensor, condition: Condition) -> Tensor:
+        """The network's output, of the order of 1."""
         level = ((1 - t).square() + t.square()).rsqrt()[:, None, None]
         features = torch.cat([x * level, whitened], dim=-1)
         known = torch.cat([z, time_features(t), condition.measured[:, None]], dim=-1)
-        return drift, self.net(features, known, condition.batch), scale
+        return self.net(features, known, condition.batch)
 
-    def velocity(self, x: Tensor, t: Tensor, z: Tensor, condition: Condition) -> Tensor:
-        """Velocity of cells ``x`` (groups, cells, features) at times ``t`` (groups,)."""
-        drift, residual, scale = self._parts(x, t, z, condition)
-        learned = scale * residual
-        return drift + (learned if condition.trust is None else condition.trust[:, None, None] * learned)
+    def velocity(
+        self, x: Tensor, t: Tensor, z: Tensor, condition: Condition, drift: Drift | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Velocity of cells ``x`` (groups, cells, features) at times ``t`` (groups,), and their responsibilities.
 
-    def _integrate(
-        self, x: Tensor, z: Tensor, condition: Condition, start: float, stop: float, n_steps: int | None = None
-    ) -> Tensor:
-        def velocity(x: Tensor, t: float) -> Tensor:
-            return self.velocity(x, torch.full((len(x),), t, device=x.device), z, condition)
+        ``drift`` is that of the condition's mixtures, where it is at hand.
+        """
+        velocity, whitened, scale, share = (drift or Drift(condition.mixtures))(x, t)
+        learned = scale * self._residual(x, whitened, t, z, condition)
+        if condition.trust is not None:
+            learned = condition.trust[:, None, None] * learned
+        return velocity + learned, share
 
-        return type(self).solver(velocity, x, start, stop, n_steps or self.n_steps)
+    def _integrate(self, x: Tensor, z: Tensor, condition: Condition, start: float, stop: float, n_steps: int) -> Tensor:
+        """Solve dx/dt = v(x, t) by the midpoint rule, exactly where v is the drift of a single component."""
+        drift = Drift(condition.mixtures)
+        step = (stop - start) / n_steps
+        for i in range(n_steps):
+            first = start + i * step
+            at, point = first, x
+            for t in (first + 0.5 * step, first + step):
+                velocity, share = self.velocity(point, x.new_full((len(x),), at), z, condition, drift)
+                point = x + (t - first) * velocity + drift.bend(share, x, first, at, t)
+                at = t
+            x = point
+        return x
 
     def encode(self, x: Tensor, z: Tensor, condition: Condition) -> Tensor:
-        return self._integrate(x, z, condition, 1.0, 0.0)
+        return self._integrate(x, z, condition, 1.0, 0.0, self.n_steps)
 
     def decode(self, noise: Tensor, z: Tensor, condition: Condition, *, n_steps: int | None = None) -> Tensor:
-        return self._integrate(noise, z, condition, 0.0, 1.0, n_steps)
+        return self._integrate(noise, z, condition, 0.0, 1.0, n_steps or self.n_steps)
