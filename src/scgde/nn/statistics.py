@@ -195,24 +195,25 @@ class MixtureStatistics(nn.Module):
         return Mixtures(weight, mean, root, product - explained[:, i, j])
 
     def predictive(self, mixtures: Mixtures, sums: Tensor) -> Mixtures:
-        """What the groups' mixtures say about cells that they were not measured on.
+        """What single Gaussians, measured on a sample, say about cells that are not in it; mixtures as they are.
 
-        Around a mean that was measured on n cells, others scatter by a share 2 / n more than these do, to first order.
-        A network that learns to correct mixtures on cells left out would learn that widening, which is wrong for a
-        group of another size.
+        In units of a covariance C measured on n cells in d features, another cell scatters around their mean by
+        (n + 1) / (n - d - 2), on average over samples (d is 1 where covariances are diagonal). A network that learns to
+        correct Gaussians on cells left out would learn that factor, which is wrong for a group of another size. The
+        error of a mixture is less well known, and mostly not that of a small sample.
 
         Parameters
         ----------
         mixtures
-            (groups,) mixtures, measured or read back.
+            (groups,) measured, or read back.
         sums
             The :meth:`sums` that they were made of, of cells that weigh 1.
         """
-        counts = sums[:, : self.n_sums - self.n_pairs].unflatten(1, (self.n_components, -1))[..., 0]
-        n_cells = counts.sum(1, keepdim=True)
-        mass, prior = counts / n_cells, self.prior_mass.to(sums)
-        # Of the mean and of the covariance, a share mass / (mass + prior) each is measured.
-        factor = (1 + 2 * mass / ((mass + prior).square() * n_cells)).sqrt().to(mixtures.root)
+        if self.n_components > 1:
+            return mixtures
+        n_cells = sums[:, :1].to(mixtures.root)
+        freedom = n_cells - 2 - (self.n_features if self.full else 1)
+        factor = ((n_cells + 1) / torch.maximum(freedom, 0.5 * n_cells)).sqrt()
         return replace(mixtures, root=mixtures.root * factor[(..., *[None] * (mixtures.root.ndim - 2))])
 
     def _split(self, sums: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
