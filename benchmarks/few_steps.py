@@ -61,7 +61,7 @@ def run(report: Report, kind: str, task: Task, seeds: list[int], steps: int, n_g
 
 def main() -> None:
     """Measure and print."""
-    options = parser(__doc__, steps=500)
+    options = parser(__doc__, steps=600)
     options.add_argument("--kinds", nargs="+", choices=TASKS, default=["mixture2", "cells50"])
     options.add_argument("--generators", nargs="+", default=["flow", "diffusion"])
     options.add_argument("--groups", type=int, default=100, help="reporting groups (default: 100)")

@@ -207,7 +207,7 @@ def _rows(
 
 def main() -> None:
     """Measure and print."""
-    options = parser(__doc__, steps=500)
+    options = parser(__doc__, steps=600)
     options.add_argument("--kinds", nargs="+", choices=TASKS, help="default: all; with --quick two of them")
     options.add_argument("--pairs", type=int, default=500, help="reporting pairs (default: 500)")
     arguments = options.parse_args()
