@@ -55,7 +55,14 @@ TASKS = {
     "gaussian5": Task(20_000, 64, 1000),
     "gaussian2_centred": Task(20_000, 100, 1000),
     "mixture2": Task(20_000, 200, 500, MIXTURE),
-    "cells50": Task(500, 200, 1000, MIXTURE, {"n_components": 10}),
+    "cells50": Task(
+        500,
+        200,
+        1000,
+        MIXTURE,
+        {"n_components": 10},
+        dict.fromkeys(("flow", "ddpm"), {"width": 128, "batch_size": 32, "lr": 3e-3, "steps": 700}),
+    ),
 }
 #: What ``--quick`` measures: choosing the number of components takes longer than all else.
 QUICK: dict[str, Any] = {"n_groups": 60, "n_cells": 60, "n_reported": 100, "options": {"n_components": 2}}
