@@ -20,11 +20,11 @@ import scgde
 Record = dict[str, float]
 
 
-def parser(description: str, *, steps: int) -> argparse.ArgumentParser:
+def parser(description: str, *, steps: int | None) -> argparse.ArgumentParser:
     """Options of every benchmark: ``--seeds``, ``--steps``, ``--json`` and ``--quick``."""
     options = argparse.ArgumentParser(description=description)
     options.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="training seeds (default: 0 1 2)")
-    options.add_argument("--steps", type=int, default=steps, help=f"training steps (default: {steps})")
+    options.add_argument("--steps", type=int, default=steps, help=f"training steps (default: {steps or 'by task'})")
     options.add_argument("--json", type=Path, help="file to keep the results in; a later run goes on from it")
     options.add_argument("--quick", action="store_true", help="one seed and little data: does it run?")
     return options

@@ -18,6 +18,7 @@ from scipy.stats import spearmanr
 from transport_populations import gaussian_transport
 
 from scgde import metrics
+from scgde.models._distances import mixtures_of
 from scgde.nn.transport import gaussian_map
 
 TASKS = {
@@ -175,6 +176,12 @@ def _rows(
         z = models("flow", seed)[0].get_group_embedding(pairs().adata, key_added=None).to_numpy()[:, part]
         return np.linalg.norm(z[: pairs().n_pairs] - z[pairs().n_pairs :], axis=1)
 
+    def between_mixtures() -> np.ndarray:
+        model = models("flow", seed)[0]
+        z = torch.from_numpy(model.get_group_embedding(pairs().adata, key_added=None).to_numpy())
+        mixtures, n = mixtures_of(model.module, z), pairs().n_pairs
+        return np.array([metrics.w2_mixture(x, y) for x, y in zip(mixtures[:n], mixtures[n:], strict=True)])
+
     def positions(exact: bool, trust: float | None) -> np.ndarray:
         model, names = models("flow", seed)[0], pairs().names
         n, size = len(POSITIONS), pairs().seen.shape[1:]
@@ -199,6 +206,8 @@ def _rows(
         "embedding": lambda: (
             ranks(distance(slice(None))) | path(positions(False, None)) | {"train s": models("flow", seed)[1]}
         ),
+        # What group_distances(metric="mixture") is, of the pairs alone.
+        "embedding, its mixtures": lambda: ranks(between_mixtures()),
         "embedding, measured statistics": lambda: path(positions(True, None)),
         "statistics alone": lambda: ranks(distance(slice(n_coordinates()))) | path(positions(False, 0.0)),
         "code alone": lambda: ranks(distance(slice(n_coordinates(), None))),

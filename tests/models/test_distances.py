@@ -20,6 +20,22 @@ def test_distances_of_cells_are_the_metric(model, metric):
     assert distances.index.equals(model.group_distances().index)
 
 
+@pytest.mark.parametrize("n_components", [1, 3])
+@pytest.mark.parametrize("n_features", [4, 8])
+def test_distances_of_the_mixtures_that_embeddings_stand_for(make_adata, make_model, n_components, n_features):
+    """Beside exact transport between cells, of which 60 of a group overestimate small distances."""
+    adata = make_adata(n_cells=60, n_vars=n_features)
+    adata.X *= np.linspace(0.5, 20, n_features, dtype=np.float32)
+    model = make_model(adata, options={"n_components": n_components, "n_latent": 64})
+    distances = model.group_distances(metric="mixture")
+    np.testing.assert_array_equal(distances, distances.T)
+    np.testing.assert_array_equal(np.diag(distances), 0)
+    exact, pairs = model.group_distances(metric="w2").to_numpy(), np.triu_indices(len(distances), 1)
+    ratio = distances.to_numpy()[pairs] / exact[pairs]
+    assert ((ratio > 0.4) & (ratio < 1.2)).all()
+    assert distances.index.equals(model.group_distances().index)
+
+
 def test_large_groups_are_represented_by_some_cells(model):
     first, again, other = (model.group_distances(metric="w2", max_cells=10, seed=seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)

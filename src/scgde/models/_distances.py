@@ -1,22 +1,41 @@
-"""Distances between the cells of groups."""
+"""Distances between groups: of their embeddings, or of their cells."""
 
 from __future__ import annotations
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from scgde._validation import unknown_key
 from scgde.data._rows import CellRows
 from scgde.metrics import METRICS, pairwise
+from scgde.metrics._mixture import Mixture
 from scgde.models._blocks import GroupedRows
+from scgde.models._module import GDEModule
 
-#: The distance between embeddings; the other names are those of :data:`scgde.metrics.METRICS`.
-LATENT = "latent"
+#: The distances between embeddings; the other names are those of :data:`scgde.metrics.METRICS`.
+LATENT, MIXTURE = "latent", "mixture"
 
 
 def check_metric(metric: str) -> None:
     """Refuse names that are no metric."""
-    if metric not in (LATENT, *METRICS):
-        raise ValueError(unknown_key(metric, [LATENT, *METRICS], "the metrics (metric=)").args[0])
+    known = [LATENT, MIXTURE, *METRICS]
+    if metric not in known:
+        raise ValueError(unknown_key(metric, known, "the metrics (metric=)").args[0])
+
+
+def latent_distances(z: Tensor) -> np.ndarray:
+    """(groups, groups) Euclidean distances between embeddings (groups, n_latent)."""
+    return torch.cdist(z.double(), z.double()).numpy()
+
+
+def mixtures_of(module: GDEModule, z: Tensor) -> list[Mixture]:
+    """The mixtures that embeddings (groups, n_latent) stand for, in the units of the representation."""
+    mixtures = module.read_back(z.float().to(module.device)).to(torch.float64).to("cpu")
+    scale = module.scale.double().cpu()
+    unit = scale[:, None] * scale if mixtures.full else scale.square()
+    mean = mixtures.mean * scale + module.shift.double().cpu()
+    return list(zip(mixtures.weight, mean, mixtures.covariance() * unit, strict=True))
 
 
 def cell_distances(

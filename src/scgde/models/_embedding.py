@@ -11,8 +11,9 @@ from anndata import AnnData
 
 from scgde._arguments import check_count, check_flags, check_text
 from scgde._constants import KEY
+from scgde.metrics import pairwise, w2_mixture
 from scgde.models._blocks import GroupedRows
-from scgde.models._distances import LATENT, cell_distances, check_metric
+from scgde.models._distances import LATENT, MIXTURE, cell_distances, check_metric, latent_distances, mixtures_of
 from scgde.models._labels import LabelModel
 from scgde.models._novelty import p_values
 from scgde.models._results import constant_columns, embedding_frame, per_cell, write_embedding
@@ -140,8 +141,10 @@ class EmbeddingModel(LabelModel):
             Other data; by default the training data.
         metric
             "latent" for the Euclidean distance of embeddings, which approximates the (not squared) Wasserstein
-            distance; else a name in :data:`scgde.metrics.METRICS`, computed on the cells as the model reads them, pair
-            by pair: "w2" and "sliced" (both squared), "energy", ….
+            distance between groups of much the same types of cells; "mixture" for the squared Wasserstein distance
+            between the mixtures that embeddings stand for (:func:`scgde.metrics.w2_mixture`), which also measures how
+            far types lie apart that only one of the groups has; else a name in :data:`scgde.metrics.METRICS`, computed
+            on the cells as the model reads them, pair by pair: "w2" and "sliced" (both squared), "energy", ….
         max_cells
             Cells, drawn once, that stand for a group of more, or for one whose cells have unequal weights.
         seed
@@ -158,10 +161,15 @@ class EmbeddingModel(LabelModel):
         """
         check_metric(metric)
         check_count("max_cells", max_cells)
-        if metric == LATENT:
-            z = self.get_group_embedding(adata, batch_size=batch_size, key_added=None)
-            tensor = torch.tensor(z.to_numpy(), dtype=torch.float64)
-            return pd.DataFrame(torch.cdist(tensor, tensor).numpy(), index=z.index, columns=z.index)
+        if metric in (LATENT, MIXTURE):
+            frame = self.get_group_embedding(adata, batch_size=batch_size, key_added=None)
+            z = torch.from_numpy(frame.to_numpy())
+            of_z = (
+                latent_distances(z)
+                if metric == LATENT
+                else pairwise(mixtures_of(self.module, z), metric=w2_mixture, progress=progress)
+            )
+            return pd.DataFrame(of_z, index=frame.index, columns=frame.index)
         self._check_trained()
         adata, obs = self._read(adata)
         rows = GroupedRows.from_codes(obs.index.codes, len(obs.index), obs.weight, cells=obs.index.rows)
