@@ -92,7 +92,7 @@ def trained(data: Halves, names: list[str], method: str, seed: int, steps: int, 
     if method == PLAIN:
         smallest = min(len(data.learn[name]) for name in names)
         x = torch.from_numpy(np.stack([data.learn[name][:smallest] for name in names]))
-        model: Any = PlainGenerator("flow", x.shape[-1], width=256, n_cells=100, batch_size=len(x), seed=seed)
+        model: Any = PlainGenerator("flow", x.shape[-1], width=128, lr=3e-3, n_cells=100, batch_size=len(x), seed=seed)
         model.fit(x, steps)
     else:
         adata = data.adata(names)
