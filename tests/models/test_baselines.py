@@ -215,4 +215,6 @@ def test_held_out_groups_reach_no_forecast(make, options):
         )
         np.testing.assert_array_equal(first.X, second.X)
         np.testing.assert_array_equal(first.obs["weight"], second.obs["weight"])
-        np.testing.assert_array_equal(first.uns["forecast"]["embedding"], second.uns["forecast"]["embedding"])
+        # Sums of products of another number of rows may be rounded in another order.
+        embeddings = (each.uns["forecast"]["embedding"] for each in (first, second))
+        np.testing.assert_allclose(*embeddings, rtol=1e-6, atol=1e-6)
