@@ -178,7 +178,7 @@ def _rows(
 
     def between_mixtures() -> np.ndarray:
         model = models("flow", seed)[0]
-        z = torch.from_numpy(model.get_group_embedding(pairs().adata, key_added=None).to_numpy())
+        z = torch.tensor(model.get_group_embedding(pairs().adata, key_added=None).to_numpy())
         mixtures, n = mixtures_of(model.module, z), pairs().n_pairs
         return np.array([metrics.w2_mixture(x, y) for x, y in zip(mixtures[:n], mixtures[n:], strict=True)])
 

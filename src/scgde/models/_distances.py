@@ -25,12 +25,26 @@ def check_metric(metric: str) -> None:
 
 
 def latent_distances(z: Tensor) -> np.ndarray:
-    """(groups, groups) Euclidean distances between embeddings (groups, n_latent)."""
+    """(groups, groups) Euclidean distances between embeddings.
+
+    Parameters
+    ----------
+    z
+        (groups, n_latent) embeddings.
+    """
     return torch.cdist(z.double(), z.double()).numpy()
 
 
 def mixtures_of(module: GDEModule, z: Tensor) -> list[Mixture]:
-    """The mixtures that embeddings (groups, n_latent) stand for, in the units of the representation."""
+    """Weights, means and covariances of the mixtures that embeddings stand for, in the representation's units.
+
+    Parameters
+    ----------
+    module
+        A built module.
+    z
+        (groups, n_latent) embeddings.
+    """
     mixtures = module.read_back(z.float().to(module.device)).to(torch.float64).to("cpu")
     scale = module.scale.double().cpu()
     unit = scale[:, None] * scale if mixtures.full else scale.square()

@@ -163,7 +163,7 @@ class EmbeddingModel(LabelModel):
         check_count("max_cells", max_cells)
         if metric in (LATENT, MIXTURE):
             frame = self.get_group_embedding(adata, batch_size=batch_size, key_added=None)
-            z = torch.from_numpy(frame.to_numpy())
+            z = torch.tensor(frame.to_numpy())
             of_z = (
                 latent_distances(z)
                 if metric == LATENT

@@ -63,8 +63,17 @@ class Drift:
         """What the straight step from ``x`` at ``start`` to ``stop``, with the velocity at ``at``, misses of the way.
 
         Inside a component the way is known: in units of its standard deviations, cov_k(t)^1/2, a cell stays where it
-        is. The straight step takes too little of the spread of narrow components. Here velocities at ``at`` are those
-        on the known way; the difference is averaged over components with ``share``, in the shape of ``x``.
+        is. The straight step takes too little of the spread of narrow components. The difference is averaged over
+        components, in the shape of ``x``.
+
+        Parameters
+        ----------
+        share
+            (blocks, cells, components) responsibilities where the velocity was taken.
+        x
+            (blocks, cells, features) cells at ``start``.
+        start, at, stop
+            Times. The velocity at ``at`` is taken to be that on the known way from ``x``.
         """
         variance, axes = self._spectrum
 
