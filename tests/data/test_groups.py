@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scgde.data import GroupIndex
+from scgde.data import GroupIndex, _groups
+from scgde.data._groups import by_group
 
 COLUMNS = {
     "str": pd.Series(["b", "a", "b", "c"]),
@@ -82,3 +83,18 @@ def test_key_that_cannot_be_one_says_what_a_key_is():
     index = GroupIndex.from_obs(pd.DataFrame({"donor": ["donor_1", "donor_2"]}), ["donor"])
     with pytest.raises(TypeError, match=r"received dict.*one value.*tuple"):
         index.positions({"donor": 1})
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_cells_are_looked_at_in_parts_of_any_size(monkeypatch, size):
+    rng = np.random.default_rng(0)
+    obs = pd.DataFrame({"g": rng.choice(["b", "a", None, "c"], 200), "day": rng.integers(3, 6, 200)})
+    whole = GroupIndex.from_obs(obs, ["g", "day"])
+    monkeypatch.setattr(_groups, "CODES_AT_A_TIME", size)
+    index = GroupIndex.from_obs(obs, ["g", "day"])
+    np.testing.assert_array_equal(index.codes, whole.codes)
+    assert index.names == whole.names
+    order, starts = by_group(index.codes, len(index))
+    np.testing.assert_array_equal(order, np.argsort(index.codes, kind="stable")[(index.codes < 0).sum() :])
+    np.testing.assert_array_equal(np.diff(starts), np.bincount(index.codes[index.codes >= 0]))
+    np.testing.assert_array_equal(np.diff(starts), index.counts)

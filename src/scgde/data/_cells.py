@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scgde.data._groups import by_group
 from scgde.data._rows import CellRows, StoredRows
 from scgde.data._sampler import N_FOLDS
 from scgde.nn._random import CounterRandom
@@ -88,12 +89,9 @@ class GroupedCells:
 
         With ``cells``, entry i of ``codes``, ``weight`` and ``batch`` is about ``cells[i]``, which may have several.
         """
-        used = codes >= 0 if weight is None else (codes >= 0) & (weight > 0)
-        rows = np.flatnonzero(used)
-        rows = rows[np.argsort(codes[rows], kind="stable")]
+        rows, offsets = by_group(codes if weight is None else np.where(weight > 0, codes, -1), n_groups)
         shared = cells is not None and len(np.unique(cells[rows])) < len(rows)
-        counts = np.bincount(codes[rows], minlength=n_groups)
-        offsets = np.concatenate([[0], counts.cumsum()])
+        counts = np.diff(offsets)
         for first, stop in _ranges(counts, CELLS_AT_A_TIME):
             part = slice(offsets[first], offsets[stop])
             group = np.repeat(np.arange(first, stop), counts[first:stop])
@@ -109,7 +107,7 @@ class GroupedCells:
             None if weight is None else torch.from_numpy(weight[rows].astype(np.float32)),
             None if batch is None else torch.from_numpy(batch[rows].astype(np.int64)),
             torch.from_numpy(offsets),
-            torch.from_numpy(cell) if shared else None,
+            torch.from_numpy(cell.astype(np.int64)) if shared else None,
         )
 
     @property

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from scgde._compat import nameless_anndata
 from scgde._constants import COLLECTION
 from scgde._validation import check_columns, check_missing, listing
-from scgde.data._groups import GroupIndex
+from scgde.data._groups import GroupIndex, by_group
 from scgde.data._representation import Representation
 
 #: The cells of a collection, in its zarr group. Name and encoding are annbatch's, whose loaders read collections too.
@@ -87,9 +87,8 @@ def write_collection(
     _check_parts(parts, wanted, representation)
     obs = pd.DataFrame({column: _joined([part.obs[column] for part in parts]) for column in wanted})
     check_missing(nameless_anndata(obs, pd.DataFrame()), groups, drop=drop_ungrouped)
-    codes = GroupIndex.from_obs(obs, groups).codes
-    order = np.argsort(codes, kind="stable")
-    order = order[np.searchsorted(codes[order], 0) :]
+    index = GroupIndex.from_obs(obs, groups)
+    order = by_group(index.codes, len(index))[0]
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
         written = Path(folder) / target.name

@@ -25,7 +25,7 @@ from scgde._validation import (
     check_weight,
     listing,
 )
-from scgde.data._groups import GroupIndex
+from scgde.data._groups import GroupIndex, parts_of
 from scgde.data._labels import Label
 from scgde.data._membership import components, read_membership
 from scgde.data._representation import Representation
@@ -234,7 +234,7 @@ def fingerprint(adata: AnnData, setup: Setup, representation: Representation) ->
 def _group_checksum(adata: AnnData, setup: Setup, check: int) -> int:
     if setup.membership_key is None:
         for column in setup.columns:
-            check = zlib.crc32(_hashes(adata.obs[column]).tobytes(), check)
+            check = _hash(adata.obs[column], check)
         return check
     index, weight = read_membership(adata, setup.membership_key)
     assert index.rows is not None
@@ -243,12 +243,18 @@ def _group_checksum(adata: AnnData, setup: Setup, check: int) -> int:
     return zlib.crc32(repr(index.names).encode(), check)
 
 
-def _hashes(column: pd.Series) -> np.ndarray:
-    """A hash of each value's text; text is made of categories, not of cells, where there are some."""
-    if not isinstance(column.dtype, pd.CategoricalDtype):
-        return pd.util.hash_array(column.astype(str).to_numpy(dtype=object))
-    hashes = pd.util.hash_array(column.cat.categories.astype(str).to_numpy(dtype=object))
-    return np.append(hashes, np.uint64(0))[column.cat.codes.to_numpy()]
+def _hash(column: pd.Series, check: int) -> int:
+    """A checksum of each value's text; text is made of categories, not of cells, where there are some."""
+    codes = None
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        codes, column = column.cat.codes.to_numpy(), column.cat.categories.to_series()
+    hashes = pd.util.hash_array(column.astype(str).to_numpy(dtype=object))
+    if codes is None:
+        return zlib.crc32(hashes.tobytes(), check)
+    hashes = np.append(hashes, np.uint64(0))
+    for part in parts_of(len(codes)):
+        check = zlib.crc32(hashes[codes[part]].tobytes(), check)
+    return check
 
 
 class SetupField(BaseAnnDataField):
@@ -316,7 +322,8 @@ def setup_fields(setup: Setup, representation: Representation) -> list[SetupFiel
     def groups(adata: AnnData) -> dict[str, Any]:
         obs = setup.read(adata, training=False)
         state: dict[str, Any] = {"groupby": setup.columns, "n_groups": len(obs.index), "n_grouped_cells": 0}
-        state["n_grouped_cells"] = len(obs.index.cells_of(np.arange(len(obs.index))))
+        overlapping = obs.index.rows is not None
+        state["n_grouped_cells"] = len(np.unique(obs.index.rows)) if overlapping else int(obs.index.counts.sum())
         if obs.batch is not None:
             used = obs.batch[obs.index.codes >= 0]
             state["batches"] = GroupIndex.from_obs(used.to_frame("batch"), ["batch"]).names

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,6 +11,9 @@ import numpy as np
 import pandas as pd
 
 from scgde._validation import unknown_key
+
+#: Cells whose groups are looked at together: what this takes does not grow with their number.
+CODES_AT_A_TIME = 2**18
 
 
 @dataclass(frozen=True)
@@ -35,14 +38,21 @@ class GroupIndex:
     @classmethod
     def from_obs(cls, obs: pd.DataFrame, columns: Sequence[str]) -> GroupIndex:
         """Group cells by the values of ``columns``; categories keep their order, other values are sorted."""
-        codes = np.zeros(len(obs), dtype=np.int64)
-        levels = []
-        for column in columns:
-            own, values = _factorize(obs[column])
-            codes = np.where((own < 0) | (codes < 0), -1, codes * max(len(values), 1) + own)
-            levels.append(values)
-        present = np.unique(codes[codes >= 0])
-        codes = np.where(codes < 0, -1, np.searchsorted(present, codes))
+        own, levels = zip(*(_factorize(obs[column]) for column in columns), strict=True)
+
+        def combined(part: slice) -> np.ndarray:
+            codes = own[0][part].astype(np.int64)
+            for each, values in zip(own[1:], levels[1:], strict=True):
+                codes = np.where((each[part] < 0) | (codes < 0), -1, codes * max(len(values), 1) + each[part])
+            return codes
+
+        parts = [np.unique(combined(part)) for part in parts_of(len(obs))]
+        present = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *parts]))
+        present = present[present >= 0]
+        codes = np.empty(len(obs), dtype=np.int32)
+        for part in parts_of(len(obs)):
+            each = combined(part)
+            codes[part] = np.where(each < 0, -1, np.searchsorted(present, each))
         table = {}
         for column, values in zip(reversed(columns), reversed(levels), strict=True):
             table[column] = values.take(present % len(values)) if len(values) else values
@@ -55,8 +65,7 @@ class GroupIndex:
     @cached_property
     def _order(self) -> tuple[np.ndarray, np.ndarray]:
         """Entries of ``codes`` group by group, and where each group starts."""
-        order = np.argsort(self.codes, kind="stable")
-        return order, np.searchsorted(self.codes[order], np.arange(len(self) + 1))
+        return by_group(self.codes, len(self))
 
     def entries_of(self, position: int) -> np.ndarray:
         """Entries of ``codes`` of one group."""
@@ -71,7 +80,7 @@ class GroupIndex:
     @cached_property
     def counts(self) -> np.ndarray:
         """Number of cells of each group."""
-        return np.bincount(self.codes[self.codes >= 0], minlength=len(self))
+        return tally(self.codes, len(self))
 
     @cached_property
     def names(self) -> list[Any]:
@@ -119,6 +128,37 @@ class GroupIndex:
         return np.array(found, dtype=np.int64)
 
 
+def tally(codes: np.ndarray, n_groups: int) -> np.ndarray:
+    """(n_groups,) number of entries of each group; -1 is none."""
+    counts = np.zeros(n_groups, dtype=np.int64)
+    for part in parts_of(len(codes)):
+        counts += np.bincount(codes[part] + 1, minlength=n_groups + 1)[1:]
+    return counts
+
+
+def by_group(codes: np.ndarray, n_groups: int) -> tuple[np.ndarray, np.ndarray]:
+    """Places of ``codes`` group by group, in their order, those of -1 left out; and where each group starts.
+
+    A sort by counting, part by part: it holds its result, in the smallest numbers that name all places, and one part.
+    """
+    starts = np.concatenate([[0], tally(codes, n_groups).cumsum()])
+    order = np.empty(starts[-1], dtype=np.int32 if len(codes) < 2**31 else np.int64)
+    free = starts[:-1].copy()
+    for part in parts_of(len(codes)):
+        own = codes[part]
+        kept = np.flatnonzero(own >= 0)
+        kept = kept[np.argsort(own[kept], kind="stable")]
+        group, first, size = np.unique(own[kept], return_index=True, return_counts=True)
+        order[np.arange(len(kept)) + np.repeat(free[group] - first, size)] = part.start + kept
+        free[group] += size
+    return order, starts
+
+
+def parts_of(n: int) -> Iterator[slice]:
+    """Slices of ``n`` cells that are looked at together."""
+    return (slice(start, min(start + CODES_AT_A_TIME, n)) for start in range(0, n, CODES_AT_A_TIME))
+
+
 def _text(key: Any) -> str:
     return "\x1f".join(map(str, key)) if isinstance(key, tuple) else str(key)
 
@@ -126,7 +166,7 @@ def _text(key: Any) -> str:
 def _factorize(column: pd.Series) -> tuple[np.ndarray, Any]:
     """Codes (-1 for missing) and the sorted values they stand for."""
     if isinstance(column.dtype, pd.CategoricalDtype):
-        return column.cat.codes.to_numpy().astype(np.int64), pd.Categorical.from_codes(
+        return column.cat.codes.to_numpy(), pd.Categorical.from_codes(
             np.arange(len(column.cat.categories)), dtype=column.dtype
         )
     try:
@@ -143,4 +183,4 @@ def _factorize(column: pd.Series) -> tuple[np.ndarray, Any]:
         )
         codes = np.where(codes < 0, -1, np.argsort(order)[codes])
         values = values[order]
-    return codes.astype(np.int64), values if isinstance(values, pd.Index) else pd.Index(values)
+    return codes, values if isinstance(values, pd.Index) else pd.Index(values)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from scgde.data._groups import by_group
 from scgde.data._rows import CellRows
 from scgde.models._module import GDEModule
 from scgde.nn.encoders import Block
@@ -33,8 +34,10 @@ class GroupedRows:
     ----------
     order
         (n,) rows of cells, group by group.
-    mass
-        (n,) mass of each cell in its group, in the same order; sums to 1 in each group.
+    weight
+        (n,) mass of each cell, in the same order and of any scale, or None where all are equal.
+    total
+        (groups,) sums of these masses.
     starts
         (groups + 1,) where each group starts in ``order``.
     n_effective
@@ -44,7 +47,8 @@ class GroupedRows:
     """
 
     order: np.ndarray
-    mass: np.ndarray
+    weight: np.ndarray | None
+    total: np.ndarray
     starts: np.ndarray
     n_effective: np.ndarray
     counts: bool = False
@@ -74,15 +78,15 @@ class GroupedRows:
         cells
             Row of the cell that each of the codes and weights is about, which may have several; by default its own.
         """
-        order = np.argsort(codes, kind="stable")
-        order = order[np.searchsorted(codes[order], 0) :]
-        group = codes[order]
-        mass = np.ones(len(order)) if weight is None else weight[order].astype(np.float64)
-        total = np.bincount(group, mass, minlength=n_groups)
-        starts = np.searchsorted(group, np.arange(n_groups + 1))
+        order, starts = by_group(codes, n_groups)
+        total, square = np.diff(starts).astype(np.float64), np.diff(starts)
+        if weight is not None:
+            weight = weight[order].astype(np.float64)
+            group = np.repeat(np.arange(n_groups), np.diff(starts))
+            total, square = (np.bincount(group, mass, minlength=n_groups) for mass in (weight, weight**2))
         # From the masses as they are given: 30 cells are 30 effective ones, to the last digit.
-        n_effective = total if counts else total**2 / np.bincount(group, mass**2, minlength=n_groups)
-        return cls(order if cells is None else cells[order], mass / total[group], starts, n_effective, counts)
+        n_effective = total if counts else total**2 / square
+        return cls(order if cells is None else cells[order], weight, total, starts, n_effective, counts)
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -90,8 +94,17 @@ class GroupedRows:
     def select(self, start: int, stop: int) -> GroupedRows:
         """The groups from ``start`` to ``stop``."""
         part = slice(self.starts[start], self.starts[stop])
-        starts = self.starts[start : stop + 1] - self.starts[start]
-        return GroupedRows(self.order[part], self.mass[part], starts, self.n_effective[start:stop], self.counts)
+        weight, starts = None if self.weight is None else self.weight[part], self.starts[start : stop + 1]
+        own = slice(start, stop)
+        return GroupedRows(
+            self.order[part], weight, self.total[own], starts - starts[0], self.n_effective[own], self.counts
+        )
+
+    @property
+    def mass(self) -> np.ndarray:
+        """(n,) mass of each cell in its group, in the order of the rows; sums to 1 in each group."""
+        total = np.repeat(self.total, np.diff(self.starts))
+        return 1 / total if self.weight is None else self.weight / total
 
     def chunks(self, size: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Rows (blocks, cells), masses (blocks, cells) and groups (blocks,): at most about ``size`` cells at a time.
@@ -113,7 +126,8 @@ class GroupedRows:
             place = start[part, None] + np.arange(width)
             inside = np.arange(width) < length[part, None]
             place = np.where(inside, place, start[part, None])
-            yield self.order[place], np.where(inside, self.mass[place], 0.0), group[part]
+            mass = (1.0 if self.weight is None else self.weight[place]) / self.total[group[part], None]
+            yield self.order[place], np.where(inside, mass, 0.0), group[part]
 
     def blocks(self, module: GDEModule, x: CellRows, size: int) -> Iterator[Block]:
         """Standardised cells on the module's device, about ``size`` at a time; masses and groups stay on the CPU.

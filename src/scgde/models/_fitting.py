@@ -256,8 +256,9 @@ def _data_and_budget(
 def _finish(model: GDE, adata: AnnData, obs: GroupedObs, split: dict[str, np.ndarray]) -> None:
     """Fit what needs the trained encoder."""
     batch, module = model._batch_codes(obs), model.module
-    seen = np.isin(obs.index.codes, split["train"])
-    shares = None if batch is None else np.bincount(batch[seen], minlength=len(model._batches))
+    shares = None
+    if batch is not None:
+        shares = np.bincount(batch[np.isin(obs.index.codes, split["train"])], minlength=len(model._batches))
     model.fitted_ = {
         "batch_shares": None if shares is None else shares / shares.sum(),
         "n_train": len(split["train"]),

@@ -114,7 +114,7 @@ class GroupModel(BaseModelClass):
         """Embed the groups at ``positions``, by default all, from all of their cells."""
         codes, n_groups = obs.index.codes, len(obs.index)
         if positions is not None:
-            place = np.full(n_groups + 1, -1)
+            place = np.full(n_groups + 1, -1, dtype=np.int32)
             place[positions] = np.arange(len(positions))
             codes, n_groups = place[codes], len(positions)
         x = self.representation.read(adata)

@@ -185,9 +185,7 @@ class TransportModel(CellModel):
 
     def _cells_of(self, data: AnnData, groups: GroupedObs, positions: np.ndarray) -> Moving:
         """Cells of the groups at ``positions``, in that order."""
-        order = np.argsort(groups.index.codes, kind="stable")
-        bounds = np.searchsorted(groups.index.codes[order], np.arange(len(groups.index) + 1))
-        parts = [order[bounds[i] : bounds[i + 1]] for i in positions]
+        parts = [groups.index.entries_of(i) for i in positions]
         pair, entries = np.repeat(np.arange(len(parts)), [len(part) for part in parts]), np.concatenate(parts)
         batches, rows = self._batch_codes(groups), entries
         if groups.index.rows is not None:
