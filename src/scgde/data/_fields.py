@@ -322,8 +322,8 @@ def setup_fields(setup: Setup, representation: Representation) -> list[SetupFiel
     def groups(adata: AnnData) -> dict[str, Any]:
         obs = setup.read(adata, training=False)
         state: dict[str, Any] = {"groupby": setup.columns, "n_groups": len(obs.index), "n_grouped_cells": 0}
-        overlapping = obs.index.rows is not None
-        state["n_grouped_cells"] = len(np.unique(obs.index.rows)) if overlapping else int(obs.index.counts.sum())
+        rows = obs.index.rows
+        state["n_grouped_cells"] = int(obs.index.counts.sum()) if rows is None else len(np.unique(rows))
         if obs.batch is not None:
             used = obs.batch[obs.index.codes >= 0]
             state["batches"] = GroupIndex.from_obs(used.to_frame("batch"), ["batch"]).names
