@@ -249,15 +249,16 @@ def test_batches_of_any_type(make_adata, make_model, values):
     assert model.sample("donor_0", 5, batch=values[1]).obs["library"].tolist() == [values[1]] * 5
 
 
-def test_trust_is_less_in_groups_that_were_not_trained_on(model):
+def test_trust_is_that_of_training_in_its_groups_and_another_in_others(model):
     other = model.adata[model.adata.obs["donor"] == "donor_1"].copy()
-    n = model.fitted_["n_train"]
-    closed, new, full = (model.sample("donor_1", 50, trust=trust).X for trust in (0, n / (n + 100), 1))
-    assert np.abs(closed - full).max() > 1e-4
-    np.testing.assert_array_equal(model.sample("donor_1", 50).X, full)
+    trust = model.fitted_["trust"]
+    assert 0 <= trust["new"] <= trust["known"] <= 1
+    closed, new, known = (model.sample("donor_1", 50, trust=t).X for t in (0, trust["new"], trust["known"]))
+    assert np.abs(closed - known).max() > 1e-4
+    np.testing.assert_array_equal(model.sample("donor_1", 50).X, known)
     np.testing.assert_allclose(model.sample("donor_1", 50, adata=other).X, new, atol=1e-5)
-    np.testing.assert_allclose(model.interpolate("donor_1", "donor_2", 2, n_cells=50).X[:50], full, atol=1e-4)
-    moved, given = (model.transport("donor_1", "donor_2", trust=trust).X for trust in (None, n / (n + 100)))
+    np.testing.assert_allclose(model.interpolate("donor_1", "donor_2", 2, n_cells=50).X[:50], known, atol=1e-4)
+    moved, given = (model.transport("donor_1", "donor_2", trust=t).X for t in (None, trust["new"]))
     np.testing.assert_array_equal(moved, given)
     for call in (model.sample, lambda **k: model.transport("donor_1", "donor_2", **k)):
         with pytest.raises(ValueError, match="trust=2"):

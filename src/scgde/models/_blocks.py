@@ -79,7 +79,8 @@ class GroupedRows:
             Row of the cell that each of the codes and weights is about, which may have several; by default its own.
         """
         order, starts = by_group(codes, n_groups)
-        total = square = np.diff(starts).astype(np.float64)
+        total: np.ndarray = np.diff(starts).astype(np.float64)
+        square = total
         if weight is not None:
             weight = weight[order].astype(np.float64)
             group = np.repeat(np.arange(n_groups), np.diff(starts))

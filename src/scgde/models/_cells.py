@@ -19,10 +19,8 @@ from scgde.models._fitting import split_groups
 from scgde.models._group_model import GroupModel
 from scgde.models._inference import generate
 from scgde.models._results import cells_anndata, repeated_obs
+from scgde.models._trust import default_trust
 from scgde.nn.mixtures import Mixtures
-
-#: What this many training groups teach counts half in other groups: a few teach their own peculiarities.
-HALF_TRUST = 100
 
 #: Units of returned cells: those of the representation, or of genes.
 SPACES = ("rep", "genes")
@@ -106,9 +104,10 @@ class CellModel(GroupModel):
             Batch to generate, where the model was set up with ``batch_key``; by default those of the group, in their
             proportions.
         trust
-            Weight of what was learned beyond the statistics, from 0 to 1. By default 1 for training groups and
-            embeddings; for other groups n / (n + 100) with n training groups: what a few groups teach suits others
-            less. It is 1 where the model knows batches, and with likelihoods of counts.
+            Weight of what was learned beyond the statistics, from 0 to 1. By default what helped most at the end of
+            training: on held-out cells for training groups and embeddings, on held-out groups for others. The fewer
+            groups were held out, the more counts n / (n + 100), with n training groups: what a few groups teach suits
+            others less. It is 1 where the model knows batches, and with likelihoods of counts.
         n_steps
             Steps of the sampler, where the generator takes any; by default the number that it was built with. The
             network is evaluated twice per step of the flow, and once per step of the diffusion.
@@ -241,25 +240,25 @@ class CellModel(GroupModel):
 
     def _trust_in(self, population: Populations, groups: Any, adata: AnnData | None, trust: float | None) -> Tensor:
         """(groups,) weight of what was learned."""
-        weight = torch.full_like(population.z[:, 0], self._new_trust if trust is None else trust)
+        weight = torch.full_like(population.z[:, 0], self._trusts["new"] if trust is None else trust)
         if trust is None and adata is None:
             known = np.ones(len(weight), dtype=bool)
             if as_embedding(groups) is None:
                 _, obs = self._read(None)
                 split = split_groups(obs, self.fitted_.get("validation_size", 0.0), self.options["seed"])
                 known = np.isin(population.positions, split["train"])
-            weight[torch.from_numpy(known).to(weight.device)] = 1.0
+            weight[torch.from_numpy(known).to(weight.device)] = self._trusts["known"]
         return weight
 
     @property
-    def _new_trust(self) -> float:
-        """Weight of what was learned in groups that took no part in training.
+    def _trusts(self) -> dict[str, float]:
+        """Weights of what was learned in groups of training, and in others.
 
-        It is 1 where learning alone knows batches, or the types of cells, as with counts, which have one profile.
+        They are 1 where learning alone knows batches, or the types of cells, as with counts, which have one profile.
         """
-        n = self.fitted_.get("n_train", np.inf)
-        alone = self._batches or getattr(self.module.generator, "counts", False)
-        return 1.0 if alone or n == np.inf else n / (n + HALF_TRUST)
+        if self._batches or getattr(self.module.generator, "counts", False):
+            return default_trust(np.inf)
+        return self.fitted_.get("trust") or default_trust(self.fitted_.get("n_train", np.inf))
 
     def _check_generates(self) -> None:
         self._check_trained()

@@ -21,6 +21,7 @@ from scgde.models._module import GDEModule, probe_generator
 from scgde.models._novelty import fit_novelty
 from scgde.models._start import Limits, Start, run_of
 from scgde.models._training import Budget, GDETrainingPlan, fit
+from scgde.models._trust import fit_trust
 from scgde.nn._shared_mixture import MAX_CELLS, MIN_CELLS_PER_GROUP, fit_shared_mixture
 from scgde.nn.generators import Generator
 
@@ -185,7 +186,8 @@ def train(
     model.spec_, model.trained_labels_ = module.spec, [label.state() for label in labels]
     model.steps_ = start.steps + plan.trainer.global_step
     model.history_ = _joined(start.history, history)
-    _finish(model, adata, obs, split)
+    trust = fit_trust(plan, data) if isinstance(module.generator, Generator) else None
+    _finish(model, adata, obs, split, trust)
 
 
 def _module_and_cells(
@@ -253,7 +255,9 @@ def _data_and_budget(
     return data, budget
 
 
-def _finish(model: GDE, adata: AnnData, obs: GroupedObs, split: dict[str, np.ndarray]) -> None:
+def _finish(
+    model: GDE, adata: AnnData, obs: GroupedObs, split: dict[str, np.ndarray], trust: dict[str, float] | None
+) -> None:
     """Fit what needs the trained encoder."""
     batch, module = model._batch_codes(obs), model.module
     shares = None
@@ -262,6 +266,7 @@ def _finish(model: GDE, adata: AnnData, obs: GroupedObs, split: dict[str, np.nda
     model.fitted_ = {
         "batch_shares": None if shares is None else shares / shares.sum(),
         "n_train": len(split["train"]),
+        "trust": trust,
         "validation_size": len(np.unique(obs.unit[split["validation"]])) / len(np.unique(obs.unit)),
     }
     encoding = model._encode(adata, obs, split["train"], None)

@@ -112,7 +112,9 @@ class GDETrainingPlan(pl.LightningModule):
             metric.persistent(True)
         self.logged_epoch = -1
 
-    def loss(self, batch: GroupBatch, *, step: int, measured: Tensor) -> tuple[Tensor, Tensor]:
+    def loss(
+        self, batch: GroupBatch, *, step: int, measured: Tensor, trust: float | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Reconstruction loss of each group, (groups,), or pair of groups, (pairs,), and the loss of the labels.
 
         Parameters
@@ -124,6 +126,8 @@ class GDETrainingPlan(pl.LightningModule):
         measured
             (groups,) whether the generator gets the measured statistics, or those read back from the embedding: it
             learns to use both.
+        trust
+            Weight of what was learned beyond the statistics; None is 1.
         """
         module = self.module
         with torch.no_grad(), torch.autocast(batch.x.device.type, enabled=False):
@@ -140,7 +144,8 @@ class GDETrainingPlan(pl.LightningModule):
         latent = torch.cat([coordinates / module.statistics.spread, module.encoder(batch.x, batch.weight)], dim=-1)
         labels = latent.new_zeros(()) if batch.labels is None else self._labels_loss(latent, batch.labels)
         scored = slice(len(batch.x_score))
-        latent, condition = latent[scored], Condition(mixtures[scored], measured[scored].float(), batch.batch_score)
+        latent, weight = latent[scored], None if trust is None else latent.new_full((len(batch.x_score),), trust)
+        condition = Condition(mixtures[scored], measured[scored].float(), batch.batch_score, weight)
         generator = module.generator
         if isinstance(generator, Generator):
             random = CounterRandom(self.seed, step, batch.group[scored])

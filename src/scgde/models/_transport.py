@@ -92,9 +92,9 @@ class TransportModel(CellModel):
             Batch of the moved cells, where the model was set up with ``batch_key``; by default the target's most
             frequent. The batch column of the result is that of the sources' cells, as all of their ``.obs``.
         trust
-            Weight of what was learned beyond the statistics, from 0 to 1, at both ends. By default n / (n + 100) with
-            n training groups, or 1 where the model knows batches: a cell's noise carries what the model does not know,
-            and a correction that few groups taught leads it astray.
+            Weight of what was learned beyond the statistics, from 0 to 1, at both ends. By default that of new groups
+            in :meth:`sample`: a cell's noise carries what the model does not know, and a correction that few groups
+            taught leads it astray.
         seed
             Seed of the cells of a source that is an embedding, and of the noise of methods that take any.
         batch_size
@@ -214,7 +214,7 @@ class TransportModel(CellModel):
             assert end.batch_shares is not None
             codes = np.array([self._batch_code(batch, shares) for shares in end.batch_shares])
             source_batch, target_batch = torch.from_numpy(cells.batch), torch.from_numpy(codes[cells.pair])
-        trust = self._new_trust if trust is None else trust
+        trust = self._trusts["new"] if trust is None else trust
         return move(
             self.module,
             cells.x,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -103,7 +104,7 @@ class DivergenceGenerator(Generator):
         weight = weight / weight.sum(1, keepdim=True)
         if condition.batch is not None:
             batch = condition.batch.gather(1, drawn(weight, random.uniform("batch", n)))
-        generated = self._generate(z, n, Condition(condition.mixtures, condition.measured, batch), random)
+        generated = self._generate(z, n, replace(condition, batch=batch), random)
         with torch.autocast(x.device.type, enabled=False):
             generated = with_batches(generated.float(), batch, self.n_batch)
             return type(self).divergence(generated, with_batches(x, condition.batch, self.n_batch), weight, random)

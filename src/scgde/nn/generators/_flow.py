@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -88,11 +90,9 @@ class Flow(InvertibleGenerator):
         batch = None if condition.batch is None else deal(nn.functional.pad(condition.batch, (0, fill)))
         index = torch.arange(groups, device=x.device).repeat_interleave(times)
         x0, x1, t = deal(noise), deal(x), t.flatten()
-        block = Condition(condition.mixtures[index], condition.measured[index], batch)
-        xt = torch.lerp(x0, x1, t[:, None, None])
-        drift, whitened, scale, _ = Drift(block.mixtures)(xt, t)
-        residual = self._residual(xt, whitened, t, z[index], block)
-        error = self._loss_weight(t)[:, None] * (x1 - x0 - drift - scale * residual).square().mean(-1)
+        block = replace(replace(condition, batch=None)[index], batch=batch)
+        velocity, _ = self.velocity(torch.lerp(x0, x1, t[:, None, None]), t, z[index], block)
+        error = self._loss_weight(t)[:, None] * (x1 - x0 - velocity).square().mean(-1)
         error = error.view(groups, times, -1).transpose(1, 2).flatten(1)
         return (weight * error).sum(1) / weight.sum(1).clamp_min(1e-12)
 
