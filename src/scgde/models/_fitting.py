@@ -117,6 +117,7 @@ def build_module(
         n_coordinates=n_coordinates,
         n_code=options["n_latent"] - n_coordinates,
         n_crossed=statistics.n_crossed,
+        n_whole=statistics.n_whole,
         n_batch=n_batch,
         heads=heads,
         statistics=statistics,

@@ -82,6 +82,7 @@ class GDEModule(nn.Module):
         heads: list[dict[str, Any]] | None = None,
         statistics: MixtureStatistics | None = None,
         n_crossed: int = 0,
+        n_whole: int = 0,
     ) -> None:
         """Make the parts. Initial weights are a function of ``seed`` alone.
 
@@ -103,6 +104,8 @@ class GDEModule(nn.Module):
             Fitted statistics; without, empty ones for a saved state to fill.
         n_crossed
             Number of features whose correlations the statistics have; none in models saved before there were any.
+        n_whole
+            Number of moments of whole populations in the embedding; none in models saved before there were any.
         """
         self.spec = {name: value for name, value in locals().items() if name not in {"self", "statistics", "__class__"}}
         with torch.random.fork_rng(devices=[]):
@@ -116,7 +119,7 @@ class GDEModule(nn.Module):
                 raise TypeError(msg) from error
             self.heads = Heads(n_latent, heads or [])
         if statistics is None:
-            statistics = MixtureStatistics(n_features, n_components, n_coordinates, n_crossed)
+            statistics = MixtureStatistics(n_features, n_components, n_coordinates, n_crossed, n_whole)
         self.statistics = statistics
         self.register_buffer("shift", torch.zeros(n_features))
         self.register_buffer("scale", torch.ones(n_features))

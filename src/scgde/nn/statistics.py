@@ -18,9 +18,13 @@ from scgde.nn.mixtures import Mixtures, positive_part, symmetric_root
 #: With at most this many features covariances are full; above, they are diagonal.
 MAX_FULL_COVARIANCE = 6
 
-#: Where covariances are diagonal, so many leading features enter the correlations within components, and so many
-#: principal components of these enter an embedding.
-MAX_CROSSED, MAX_CORRELATIONS = 20, 16
+#: Where covariances are diagonal, so many leading features enter the correlations within components. So many principal
+#: components of these, or of moments of whole populations, enter an embedding.
+MAX_CROSSED, MAX_OTHERS = 20, 16
+
+#: Weight in the embedding of the mean and covariance of whole populations of several components. Squared distances add
+#: up: those of the mixtures, which see types of cells, and those of the Gaussians, which see where all cells are.
+WHOLE_SCALE = 2**0.5
 
 #: Part of the pooled covariance within groups that is taken from the shared mixture.
 SHARED_SHARE = 0.1
@@ -53,6 +57,9 @@ class MixtureStatistics(nn.Module):
     n_crossed
         Number of leading features whose correlations are measured: by default up to :data:`MAX_CROSSED`, and none
         where covariances are full.
+    n_whole
+        Number of moments of the whole population in the embedding: by default mean and covariance where covariances
+        are full and there are several components, else none.
     """
 
     weight: Tensor
@@ -68,7 +75,12 @@ class MixtureStatistics(nn.Module):
     spread: Tensor
 
     def __init__(
-        self, n_features: int, n_components: int, n_coordinates: int = 0, n_crossed: int | None = None
+        self,
+        n_features: int,
+        n_components: int,
+        n_coordinates: int = 0,
+        n_crossed: int | None = None,
+        n_whole: int | None = None,
     ) -> None:
         super().__init__()
         self.n_features, self.n_components = n_features, n_components
@@ -84,8 +96,11 @@ class MixtureStatistics(nn.Module):
         self.register_buffer("pooled_within", unit.clone())
         self.register_buffer("prior_mass", torch.tensor(0.03))
         self.shared_share = SHARED_SHARE
-        n_statistics = n_components * (1 + n_features + (self.lower.shape[1] if self.full else n_features))
-        n_statistics += self.n_pairs
+        n_roots = n_features * (n_features + 1) // 2 if self.full else n_features
+        if n_whole is None:
+            n_whole = n_features + n_roots if self.full and n_components > 1 else 0
+        self.n_vector, self.n_whole = n_components * (1 + n_features + n_roots), n_whole
+        n_statistics = self.n_vector + self.n_pairs + n_whole
         self.register_buffer("feature_scale", torch.ones(n_features))
         self.register_buffer("center", torch.zeros(n_statistics))
         self.register_buffer("basis", torch.zeros(n_coordinates, n_statistics))
@@ -255,10 +270,11 @@ class MixtureStatistics(nn.Module):
         self.pooled_within.copy_((1 - share) * within + share * shared)
 
     def fit_basis(self, mixtures: Mixtures, max_coordinates: int, weight: Tensor | None = None) -> None:
-        """Set the embedding's coordinates, in three blocks: means and spreads, weights, correlations.
+        """Set the embedding's coordinates, in blocks: means and spreads, weights, correlations or whole populations.
 
-        Means and spreads enter by their principal components over the training groups, and so do correlations;
-        weights enter as they are, unless they are more than a third of the coordinates.
+        Means and spreads enter by their principal components over the training groups, and so do correlations, or the
+        mean and covariance of the whole population; weights enter as they are, unless they are more than a third of
+        the coordinates.
 
         A few groups span few directions, and a new group differs in others. The covariance of means and spreads is
         therefore shrunk towards a structured one, in which all components of a group shift (and spread) together along
@@ -269,25 +285,28 @@ class MixtureStatistics(nn.Module):
         factor = torch.ones(len(vector), 1) if weight is None else (weight / weight.mean()).sqrt()[:, None]
         self.center.copy_((factor.square() * vector).mean(0))
         deviation = factor * (vector - self.center)
-        parts = deviation[:, : deviation.shape[1] - self.n_pairs].unflatten(1, (self.n_components, -1))
+        parts, others = (
+            deviation[:, : self.n_vector].unflatten(1, (self.n_components, -1)),
+            deviation[:, self.n_vector :],
+        )
         share = 30 / (30 + len(vector))
         common = self._component_scale(vector)
         spread = (parts[..., 1:] * common).sum(1).square().mean(0).sqrt()
         together = (common * torch.diag(spread)[:, None]).flatten(1)
         own = math.sqrt((1 - share) / len(vector)) * parts[..., 1:].flatten(1)
         n_weights = 0 if self.n_components == 1 else min(self.n_components, max_coordinates // 3)
-        n_correlations = min(MAX_CORRELATIONS, max_coordinates // 6) if self.n_pairs else 0
+        n_others = min(MAX_OTHERS, max_coordinates // 6) if others.shape[1] else 0
+        others = principal_axes(others, n_others)
         moments = principal_axes(
-            torch.cat([own, math.sqrt(share) * together]), max_coordinates - n_weights - n_correlations
+            torch.cat([own, math.sqrt(share) * together]), max_coordinates - n_weights - len(others)
         )
         exact = n_weights in (0, self.n_components)
         weights = torch.eye(self.n_components)[:n_weights] if exact else principal_axes(parts[..., 0], n_weights)
-        correlations = principal_axes(deviation[:, parts[0].numel() :], n_correlations)
-        basis = torch.zeros(len(moments) + len(weights) + len(correlations), vector.shape[1])
-        rows = basis[:, : parts[0].numel()].unflatten(1, (self.n_components, -1))
+        basis = torch.zeros(len(moments) + len(weights) + len(others), vector.shape[1])
+        rows = basis[:, : self.n_vector].unflatten(1, (self.n_components, -1))
         rows[: len(moments), :, 1:] = moments.unflatten(1, (self.n_components, -1))
         rows[len(moments) : len(moments) + len(weights), :, 0] = weights
-        basis[len(moments) + len(weights) :, parts[0].numel() :] = correlations
+        basis[len(moments) + len(weights) :, self.n_vector :] = others
         self.basis = basis
         spread = (factor * self.coordinates(mixtures)).square().mean(0).sqrt().clamp_min(1e-3)
         # Many groups tell which small differences matter; a few do not, and a network that sees them enlarged to unit
@@ -320,7 +339,7 @@ class MixtureStatistics(nn.Module):
     def read_back(self, coordinates: Tensor) -> Mixtures:
         """The mixtures that ``coordinates`` stand for: an embedding alone is enough to decode."""
         vector = self.center + coordinates @ self.basis
-        return self.devectorize(vector[:, : vector.shape[1] - self.n_pairs])
+        return self.devectorize(vector[:, : self.n_vector])
 
     def blocks(self, coordinates: Tensor) -> dict[str, Tensor]:
         """Parts of what ``coordinates`` say, for heads to read: each is (groups, n), and a smooth function of them.
@@ -330,7 +349,7 @@ class MixtureStatistics(nn.Module):
         and standard deviation of all cells. Coordinates of the correlations.
         """
         mixtures = self.read_back(coordinates)
-        crossed = self.basis[:, self.basis.shape[1] - self.n_pairs :].any(1)
+        crossed = self.basis[:, self.n_vector : self.n_vector + self.n_pairs].any(1)
         found = {"correlations": coordinates[:, crossed]}
         if self.n_components > 1:
             types = component_types(self.pooled_mean, self.pooled_within).to(coordinates)
@@ -346,11 +365,14 @@ class MixtureStatistics(nn.Module):
         return {name: block for name, block in found.items() if block.shape[1]}
 
     def all_statistics(self, mixtures: Mixtures) -> Tensor:
-        """The vector of :meth:`vectorize`, and correlations at their natural scale.
+        """The vector of :meth:`vectorize`, and correlations at their natural scale, or moments of whole populations.
 
-        To first order they are the entries of the root of the covariance within components, off its diagonal.
+        To first order correlations are the entries of the root of the covariance within components, off its diagonal.
         """
         vector = self.vectorize(mixtures)
+        if self.n_whole:
+            whole = self._whole(mixtures)
+            return torch.cat([vector, WHOLE_SCALE * whole], dim=1)
         if not self.n_pairs:
             return vector
         if mixtures.cross is None:
@@ -360,6 +382,17 @@ class MixtureStatistics(nn.Module):
         root = (self.pooled_weight[:, None] * self.pooled_within).sum(0).sqrt().to(vector) * units
         scale = math.sqrt(2) * units[i] * units[j] / (root[i] + root[j]).clamp_min(1e-6)
         return torch.cat([vector, scale * mixtures.cross], dim=1)
+
+    def _whole(self, mixtures: Mixtures) -> Tensor:
+        """Mean and covariance root of the whole population, where covariances are full: distances are those of W2."""
+        units, (i, j) = self.feature_scale.to(mixtures.mean), self.lower
+        weight = mixtures.weight[..., None]
+        mean = (weight * mixtures.mean).sum(1)
+        centred = mixtures.mean - mean[:, None]
+        between = (weight * centred).transpose(1, 2) @ centred
+        covariance = between + (weight[..., None] * mixtures.covariance()).sum(1)
+        root = symmetric_root(covariance * units[:, None] * units)[:, i, j] * self._off_diagonal(mean)
+        return torch.cat([mean * units, root], dim=1)
 
     def devectorize(self, vector: Tensor) -> Mixtures:
         """The mixtures of a statistics vector; the nearest valid ones where it lies outside their range."""
