@@ -30,7 +30,7 @@ class Held:
     def __init__(self, *loaders):
         self.loaders = loaders
 
-    def val_dataloader(self):
+    def validation_batches(self):
         return [[_batch(groups) for groups in loader] for loader in self.loaders]
 
 

@@ -180,10 +180,17 @@ class GroupDataModule(LightningDataModule):
         return DataLoader(steps, batch_size=None, sampler=sampler, collate_fn=lambda batch: batch)
 
     def val_dataloader(self) -> list[DataLoader]:
+        """One loader for each of :meth:`validation_batches`."""
+        return [
+            DataLoader(_Batches(batches), batch_size=None, collate_fn=lambda batch: batch)
+            for batches in self.validation_batches()
+        ]
+
+    def validation_batches(self) -> list[list[GroupBatch]]:
         """Held-out cells of training groups, then held-out groups; the same draws at every validation."""
         held = self.cells.counts - self.train_counts
         rng = np.random.default_rng(self.seed)
-        loaders: list[DataLoader] = []
+        found = []
         for groups in (self.train_groups, self.validation_groups):
             groups = groups[held[groups] > 0]
             if len(groups) > MAX_VALIDATION_GROUPS:
@@ -191,8 +198,8 @@ class GroupDataModule(LightningDataModule):
             batches = [self._validation_batch(part) for part in groups.split(64) if len(part)]
             batches = [batch for batch in batches if batch.pairs is None or len(batch.pairs)]
             if batches:
-                loaders.append(DataLoader(_Batches(batches), batch_size=None, collate_fn=lambda batch: batch))
-        return loaders
+                found.append(batches)
+        return found
 
     def _validation_batch(self, group: Tensor) -> GroupBatch:
         first, counts = self.train_counts[group], self.cells.counts[group]

@@ -44,8 +44,7 @@ def fit_trust(plan: GDETrainingPlan, data: GroupDataModule) -> dict[str, float]:
         What it was trained on.
     """
     trust = default_trust(len(data.train_groups))
-    for loader in data.val_dataloader():
-        batches = list(loader)
+    for batches in data.validation_batches():
         groups = torch.cat([batch.group for batch in batches])
         best = _best(plan, batches)
         if torch.isin(groups, data.validation_groups).all():
