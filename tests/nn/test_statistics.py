@@ -4,11 +4,12 @@ import math
 
 import numpy as np
 import pytest
+import scipy.linalg
 import scipy.stats
 import torch
 
 from scgde.nn.mixtures import Mixtures, positive_part, symmetric_root
-from scgde.nn.statistics import MixtureStatistics
+from scgde.nn.statistics import WHOLE_SCALE, MixtureStatistics
 
 F64 = torch.float64
 FULL, DIAGONAL = 3, 8
@@ -345,6 +346,37 @@ def test_small_correlations_are_distances_between_roots():
     vector = statistics.all_statistics(mixtures)
     expected = (symmetric_root(root @ root + small) - root).norm()
     assert float((vector[1] - vector[0]).norm()) == pytest.approx(float(expected), rel=1e-3)
+
+
+def test_whole_populations_have_their_own_mean_and_covariance(fitted):
+    statistics, x = fitted(FULL)
+    statistics.prior_mass.fill_(1e-12)
+    own = statistics.mixtures(sums_of(statistics, x))
+    x = x * statistics.feature_scale
+    whole = statistics.all_statistics(own)[:, statistics.n_vector :] / WHOLE_SCALE
+    close(whole[:, :FULL], x.mean(1), 1e-6)
+    covariance = torch.stack([torch.cov(cells.T, correction=0) for cells in x])
+    root = torch.from_numpy(np.stack([scipy.linalg.sqrtm(each).real for each in covariance.numpy()]))
+    distance = (whole[1:] - whole[:-1]).square().sum(1)
+    mean = x.mean(1)
+    close(distance, (mean[1:] - mean[:-1]).square().sum(1) + (root[1:] - root[:-1]).square().sum((1, 2)), 1e-6)
+
+
+@pytest.mark.parametrize(("n_features", "n_components"), [(FULL, 1), (DIAGONAL, 3)])
+def test_single_gaussians_and_diagonal_ones_have_no_moments_of_whole_populations(n_features, n_components):
+    assert MixtureStatistics(n_features, n_components).n_whole == 0
+
+
+def test_far_populations_are_far_though_they_share_no_component(fitted):
+    statistics, _ = fitted(FULL)
+    statistics.mean.copy_(torch.tensor([[0.0] * FULL, [1.0] * FULL, [9.0] * FULL]))
+    weight = torch.eye(3, dtype=F64) * 0.997 + 0.001
+    root = torch.eye(FULL, dtype=F64).expand(3, 3, FULL, FULL)
+    vector = statistics.all_statistics(Mixtures(weight, statistics.mean.expand(3, 3, FULL), root))
+    own, whole = vector[:, : statistics.n_vector], vector[:, statistics.n_vector :]
+    near, far = (own[0] - own[1]).norm(), (own[0] - own[2]).norm()
+    close(near, far, 1e-6)
+    assert (whole[0] - whole[2]).norm() > 5 * (whole[0] - whole[1]).norm()
 
 
 @both_kinds
