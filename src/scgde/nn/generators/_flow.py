@@ -119,6 +119,8 @@ class Flow(InvertibleGenerator):
         ``drift`` is that of the condition's mixtures, where it is at hand.
         """
         velocity, whitened, scale, share = (drift or Drift(condition.mixtures))(x, t)
+        if condition.trust is not None and not condition.trust.any():
+            return velocity, share
         learned = scale * self._residual(x, whitened, t, z, condition)
         if condition.trust is not None:
             learned = condition.trust[:, None, None] * learned
