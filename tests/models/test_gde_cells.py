@@ -249,20 +249,29 @@ def test_batches_of_any_type(make_adata, make_model, values):
     assert model.sample("donor_0", 5, batch=values[1]).obs["library"].tolist() == [values[1]] * 5
 
 
-def test_trust_is_that_of_training_in_its_groups_and_another_in_others(model):
+def test_trust_is_that_of_training_in_its_groups_and_another_in_others(model, monkeypatch):
+    assert 0 <= model.fitted_["trust"]["new"] <= model.fitted_["trust"]["known"] <= 1
+    monkeypatch.setitem(model.fitted_, "trust", {"known": 0.6, "new": 0.2})
     other = model.adata[model.adata.obs["donor"] == "donor_1"].copy()
-    trust = model.fitted_["trust"]
-    assert 0 <= trust["new"] <= trust["known"] <= 1
-    closed, new, known = (model.sample("donor_1", 50, trust=t).X for t in (0, trust["new"], trust["known"]))
-    assert np.abs(closed - known).max() > 1e-4
+    new, known = (model.sample("donor_1", 50, trust=trust).X for trust in (0.2, 0.6))
+    assert np.abs(new - known).max() > 1e-4
     np.testing.assert_array_equal(model.sample("donor_1", 50).X, known)
     np.testing.assert_allclose(model.sample("donor_1", 50, adata=other).X, new, atol=1e-5)
     np.testing.assert_allclose(model.interpolate("donor_1", "donor_2", 2, n_cells=50).X[:50], known, atol=1e-4)
-    moved, given = (model.transport("donor_1", "donor_2", trust=t).X for t in (None, trust["new"]))
+    moved, given = (model.transport("donor_1", "donor_2", trust=trust).X for trust in (None, 0.2))
     np.testing.assert_array_equal(moved, given)
     for call in (model.sample, lambda **k: model.transport("donor_1", "donor_2", **k)):
         with pytest.raises(ValueError, match="trust=2"):
             call(trust=2)
+
+
+def test_cells_that_start_at_an_embedding_are_those_that_it_gives(model, monkeypatch):
+    monkeypatch.setitem(model.fitted_, "trust", {"known": 0.6, "new": 0.2})
+    z = model.get_group_embedding(write_obsm=False).loc[["donor_1"]]
+    for trust in (None, 0.0):
+        path = model.transport(z, "donor_2", n_cells=30, return_trajectory=True, n_steps=2, trust=trust)
+        start = path[path.obs["t"] == 0].X
+        np.testing.assert_allclose(start, model.sample(z, 30, trust=trust).X, atol=2e-2)
 
 
 def test_where_batches_are_known_by_learning_alone_it_counts_in_full(batch_model):

@@ -1,9 +1,12 @@
 """What was learned counts as far as it helps on cells that training has not seen."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from anndata import AnnData
 
+from scgde import GDE
 from scgde.data._batch import GroupBatch
 from scgde.models._trust import DRAWS, PRIOR_GROUPS, default_trust, fit_trust
 
@@ -77,10 +80,30 @@ def test_new_groups_are_not_trusted_more_than_known_ones():
     assert found["new"] == found["known"] == pytest.approx(0.2)
 
 
-def test_models_without_these_weights_have_those_of_their_number_of_groups(make_adata, make_model):
-    adata = make_adata()
-    model = make_model(adata)
-    del model.fitted_["trust"]
-    n = model.fitted_["n_train"]
-    other = model.sample("donor_0", 20, adata=adata[adata.obs["donor"] == "donor_0"].copy()).X
-    np.testing.assert_allclose(other, model.sample("donor_0", 20, trust=n / (n + 100)).X, atol=1e-5)
+def test_models_without_these_weights_have_those_of_their_number_of_groups(model, monkeypatch):
+    monkeypatch.setitem(model.fitted_, "trust", None)
+    monkeypatch.setitem(model.fitted_, "n_train", 50)
+    other = model.adata[model.adata.obs["donor"] == "donor_0"].copy()
+    np.testing.assert_allclose(
+        model.sample("donor_0", 20, adata=other).X, model.sample("donor_0", 20, trust=1 / 3).X, atol=1e-5
+    )
+    np.testing.assert_array_equal(model.sample("donor_0", 20).X, model.sample("donor_0", 20, trust=1.0).X)
+
+
+def test_batches_and_counts_are_known_by_learning_alone(batch_model):
+    assert batch_model.fitted_["trust"] == {"known": 1.0, "new": 1.0}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("generator", "most"), [("flow", 0.5), ("vae", 0.7)])
+def test_little_is_trusted_where_statistics_say_all(generator, most):
+    rng = np.random.default_rng(0)
+    mean, scale = rng.normal(size=(60, 1, 2)), np.exp(0.3 * rng.normal(size=(60, 1, 2)))
+    x = (mean + scale * rng.normal(size=(60, 40, 2))).reshape(-1, 2).astype(np.float32)
+    donor = pd.Series(np.repeat([f"d{i}" for i in range(60)], 40), index=[str(i) for i in range(len(x))])
+    adata = AnnData(x, obs=donor.to_frame("donor"))
+    GDE.setup_anndata(adata, "donor")
+    model = GDE(adata, generator=generator, seed=0)
+    model.train(max_steps=300, enable_progress_bar=False)
+    assert model.module.statistics.n_components == 1
+    assert model.fitted_["trust"]["known"] < most

@@ -132,7 +132,8 @@ def tally(codes: np.ndarray, n_groups: int) -> np.ndarray:
     """(n_groups,) number of entries of each group; -1 is none."""
     counts = np.zeros(n_groups, dtype=np.int64)
     for part in parts_of(len(codes)):
-        counts += np.bincount(codes[part] + 1, minlength=n_groups + 1)[1:]
+        own = codes[part]
+        counts += np.bincount(own[own >= 0], minlength=n_groups)
     return counts
 
 

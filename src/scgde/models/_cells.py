@@ -19,7 +19,7 @@ from scgde.models._fitting import split_groups
 from scgde.models._group_model import GroupModel
 from scgde.models._inference import generate
 from scgde.models._results import cells_anndata, repeated_obs
-from scgde.models._trust import default_trust
+from scgde.models._trust import default_trust, learning_alone
 from scgde.nn.mixtures import Mixtures
 
 #: Units of returned cells: those of the representation, or of genes.
@@ -254,11 +254,10 @@ class CellModel(GroupModel):
     def _trusts(self) -> dict[str, float]:
         """Weights of what was learned in groups of training, and in others.
 
-        They are 1 where learning alone knows batches, or the types of cells, as with counts, which have one profile.
+        Models saved before they were measured have those of their number of groups.
         """
-        if self._batches or getattr(self.module.generator, "counts", False):
-            return default_trust(np.inf)
-        return self.fitted_.get("trust") or default_trust(self.fitted_.get("n_train", np.inf))
+        n_groups = np.inf if learning_alone(self) else self.fitted_.get("n_train", np.inf)
+        return self.fitted_.get("trust") or default_trust(n_groups)
 
     def _check_generates(self) -> None:
         self._check_trained()

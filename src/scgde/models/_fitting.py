@@ -21,7 +21,7 @@ from scgde.models._module import GDEModule, probe_generator
 from scgde.models._novelty import fit_novelty
 from scgde.models._start import Limits, Start, run_of
 from scgde.models._training import Budget, GDETrainingPlan, fit
-from scgde.models._trust import fit_trust
+from scgde.models._trust import default_trust, fit_trust, learning_alone
 from scgde.nn._shared_mixture import MAX_CELLS, MIN_CELLS_PER_GROUP, fit_shared_mixture
 from scgde.nn.generators import Generator
 
@@ -187,7 +187,9 @@ def train(
     model.spec_, model.trained_labels_ = module.spec, [label.state() for label in labels]
     model.steps_ = start.steps + plan.trainer.global_step
     model.history_ = _joined(start.history, history)
-    trust = fit_trust(plan, data) if isinstance(module.generator, Generator) else None
+    trust = None
+    if isinstance(module.generator, Generator):
+        trust = default_trust(math.inf) if learning_alone(model) else fit_trust(plan, data)
     _finish(model, adata, obs, split, trust)
 
 

@@ -166,7 +166,7 @@ class GDETrainingPlan(pl.LightningModule):
         """Mean loss over the groups of a step."""
         measured = CounterRandom(self.seed, batch.step, batch.group).uniform("batch", 1)[:, 0] < 0.5
         reconstruction, labels = self.loss(batch, step=batch.step, measured=measured)
-        reconstruction = _mean(reconstruction, batch)
+        reconstruction = mean_loss(reconstruction, batch)
         loss = self.reconstruction_weight * reconstruction + self._labels_factor() * labels
         self.seen = batch.group
         if (loss.device.type == "cpu" or batch.step % 50 == 0) and not torch.isfinite(loss):
@@ -239,7 +239,7 @@ class GDETrainingPlan(pl.LightningModule):
         """Loss on held-out cells: of training groups, and of held-out groups where there are any."""
         measured = torch.ones_like(batch.group)
         losses = [
-            _mean(self.loss(batch, step=2**31 + draw, measured=measured == draw % 2)[0], batch)
+            mean_loss(self.loss(batch, step=2**31 + draw, measured=measured == draw % 2)[0], batch)
             for draw in range(VALIDATION_DRAWS)
         ]
         loss, n = torch.stack(losses).mean(), len(batch.group)
@@ -265,7 +265,7 @@ class GDETrainingPlan(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
-def _mean(losses: Tensor, batch: GroupBatch) -> Tensor:
+def mean_loss(losses: Tensor, batch: GroupBatch) -> Tensor:
     """Mean of the groups' losses, by what they count."""
     return losses.mean() if batch.importance is None else (batch.importance * losses).mean()
 

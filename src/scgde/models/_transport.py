@@ -143,7 +143,7 @@ class TransportModel(CellModel):
         ):
             _check_distinct(start, end, first, second)
         start, end = start.select(first), end.select(second)
-        cells = self._moving(source, start, adata, n_cells, seed, batch_size)
+        cells = self._moving(source, start, adata, n_cells, trust, seed, batch_size)
         if key_added is not None and (cells.rows is None or len(np.unique(cells.rows)) < len(cells.rows)):
             msg = f"key_added={key_added!r} needs each cell to move once: pass as many sources as targets, by keys."
             raise ValueError(msg)
@@ -169,13 +169,23 @@ class TransportModel(CellModel):
             raise ValueError(msg)
 
     def _moving(
-        self, source: Any, start: Populations, adata: AnnData | None, n_cells: int, seed: int, size: int | None
+        self,
+        source: Any,
+        start: Populations,
+        adata: AnnData | None,
+        n_cells: int,
+        trust: float | None,
+        seed: int,
+        size: int | None,
     ) -> Moving:
         """Cells of the sources, in the order of ``start``."""
         if as_embedding(source) is not None:
             self._check_generates()
             codes = self._draw_batches(start, n_cells, None, seed)
-            x = generate(self.module, start.z, n_cells, mixtures=None, batch=codes, seed=seed, batch_size=size)
+            weight = self._trust_in(start, source, adata, trust)
+            x = generate(
+                self.module, start.z, n_cells, mixtures=None, batch=codes, trust=weight, seed=seed, batch_size=size
+            )
             names = [f"{name}-{i}" for name in start.names for i in range(n_cells)]
             pair = np.repeat(np.arange(len(start.z)), n_cells)
             obs = pd.DataFrame(index=names if len(set(names)) == len(names) else list(map(str, range(len(names)))))

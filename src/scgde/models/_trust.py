@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import torch
 from lightning.fabric.utilities import move_data_to_device
 
 from scgde.data._batch import GroupBatch
 from scgde.data._datamodule import GroupDataModule
-from scgde.models._training import GDETrainingPlan
+from scgde.models._training import GDETrainingPlan, mean_loss
+
+if TYPE_CHECKING:
+    from scgde.models._cells import CellModel
 
 #: Draws of noise and times for each held-out group.
 DRAWS = 16
@@ -22,6 +26,11 @@ PRIOR_GROUPS = 10
 HALF_TRUST = 100
 
 
+def learning_alone(model: CellModel) -> bool:
+    """Whether learning alone knows batches, or the types of cells, as with counts, which have one profile."""
+    return bool(model._batches) or getattr(model.module.generator, "counts", False)
+
+
 def default_trust(n_groups: float) -> dict[str, float]:
     """These weights where nothing is held out to tell, from the number of training groups."""
     return {"known": 1.0, "new": 1.0 if n_groups == math.inf else n_groups / (n_groups + HALF_TRUST)}
@@ -31,10 +40,10 @@ def default_trust(n_groups: float) -> dict[str, float]:
 def fit_trust(plan: GDETrainingPlan, data: GroupDataModule) -> dict[str, float]:
     """Weights, from 0 to 1, of what was learned: in groups that training has seen ("known"), and in others ("new").
 
-    The loss of a flow is quadratic in the weight, and so nearly is that of others. Its least value, on cells that were
-    held out of training groups, and on groups that were held out, tells what is learned from noise. New groups are
-    told apart by few held-out ones only: these count by their number, against :data:`PRIOR_GROUPS` of the weight
-    n / (n + :data:`HALF_TRUST`).
+    The loss of a flow is quadratic in the weight, and that of others is taken for it. Its least value, on cells that
+    were held out of training groups, and on groups that were held out, tells what is learned from noise. Held-out
+    groups are few, and stand for all new ones: they count by their number, against :data:`PRIOR_GROUPS` of the weight
+    n / (n + :data:`HALF_TRUST`). New groups are not trusted more than known ones.
 
     Parameters
     ----------
@@ -62,7 +71,7 @@ def _best(plan: GDETrainingPlan, batches: Iterable[GroupBatch]) -> float:
         for draw in range(DRAWS):
             measured = torch.full_like(batch.group, draw % 2) == 1
             each = [plan.loss(batch, step=2**31 + draw, measured=measured, trust=trust)[0] for trust in (0.0, 0.5, 1.0)]
-            losses.append(torch.stack(each).double().mean(1) * len(batch.group))
+            losses.append(torch.stack([mean_loss(loss, batch) for loss in each]).cpu().double() * len(batch.group))
     none, half, full = torch.stack(losses).sum(0).tolist()
     bend = none - 2 * half + full
     if bend <= 0:

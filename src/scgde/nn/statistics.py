@@ -369,22 +369,24 @@ class MixtureStatistics(nn.Module):
 
         To first order correlations are the entries of the root of the covariance within components, off its diagonal.
         """
-        vector = self.vectorize(mixtures)
+        blocks = [self.vectorize(mixtures)]
+        if self.n_pairs:
+            blocks.append(self._correlations(mixtures, blocks[0]))
         if self.n_whole:
-            whole = self._whole(mixtures)
-            return torch.cat([vector, WHOLE_SCALE * whole], dim=1)
-        if not self.n_pairs:
-            return vector
+            blocks.append(WHOLE_SCALE * self._whole(mixtures))
+        return torch.cat(blocks, dim=1)
+
+    def _correlations(self, mixtures: Mixtures, like: Tensor) -> Tensor:
+        """Correlations within components; the pooled ones where they were not measured."""
         if mixtures.cross is None:
-            return torch.cat([vector, self.center[vector.shape[1] :].to(vector).expand(len(vector), -1)], dim=1)
-        i, j = self.pairs(vector)
-        units = self.feature_scale.to(vector)
-        root = (self.pooled_weight[:, None] * self.pooled_within).sum(0).sqrt().to(vector) * units
-        scale = math.sqrt(2) * units[i] * units[j] / (root[i] + root[j]).clamp_min(1e-6)
-        return torch.cat([vector, scale * mixtures.cross], dim=1)
+            return self.center[self.n_vector : self.n_vector + self.n_pairs].to(like).expand(len(like), -1)
+        i, j = self.pairs(like)
+        units = self.feature_scale.to(like)
+        root = (self.pooled_weight[:, None] * self.pooled_within).sum(0).sqrt().to(like) * units
+        return math.sqrt(2) * units[i] * units[j] / (root[i] + root[j]).clamp_min(1e-6) * mixtures.cross
 
     def _whole(self, mixtures: Mixtures) -> Tensor:
-        """Mean and covariance root of the whole population, where covariances are full: distances are those of W2."""
+        """Mean and covariance root of the whole population, where covariances are full: distances approximate W2."""
         units, (i, j) = self.feature_scale.to(mixtures.mean), self.lower
         weight = mixtures.weight[..., None]
         mean = (weight * mixtures.mean).sum(1)

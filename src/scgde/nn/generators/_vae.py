@@ -139,6 +139,9 @@ class VAE(Generator):
         component, inner = components_of(x, condition.mixtures, random.uniform("component", cells))
         known = torch.cat([z, condition.measured[:, None]], dim=-1)
         location, log_scale = self.encoder(torch.cat([x, inner], dim=-1), known, condition.batch).float().chunk(2, -1)
+        if condition.trust is not None:
+            trust = condition.trust[:, None, None]
+            location, log_scale = trust * location, trust * log_scale
         if not self.counts:
             location = location + CORRELATION * inner[..., : self.n_code]
             log_scale = log_scale + REST
