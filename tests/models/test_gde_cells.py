@@ -267,7 +267,7 @@ def test_trust_is_that_of_training_in_its_groups_and_another_in_others(model, mo
 
 def test_cells_that_start_at_an_embedding_are_those_that_it_gives(model, monkeypatch):
     monkeypatch.setitem(model.fitted_, "trust", {"known": 0.6, "new": 0.2})
-    z = model.get_group_embedding(write_obsm=False).loc[["donor_1"]]
+    z = model.get_group_embedding(key_added=None).loc[["donor_1"]]
     for trust in (None, 0.0):
         path = model.transport(z, "donor_2", n_cells=30, return_trajectory=True, n_steps=2, trust=trust)
         start = path[path.obs["t"] == 0].X
