@@ -8,7 +8,7 @@ from anndata import AnnData
 
 from scgde import GDE
 from scgde.data._batch import GroupBatch
-from scgde.models._trust import DRAWS, PRIOR_GROUPS, default_trust, fit_trust
+from scgde.models._trust import MAX_DRAWS, MIN_DRAWS, NUMBERS, PRIOR_GROUPS, default_trust, fit_trust
 
 
 class Loss:
@@ -47,7 +47,17 @@ def test_the_weight_of_the_least_loss_is_found(least, expected):
     plan = Loss(lambda group, trust: (trust - least) ** 2 + group.double())
     found = fit_trust(plan, Held([[0, 1], [2, 3]]))
     assert found["known"] == pytest.approx(expected, abs=1e-9)
-    assert plan.calls == 2 * DRAWS * 3
+    assert plan.calls == 2 * MAX_DRAWS * 3
+
+
+@pytest.mark.parametrize(("n_features", "n_draws"), [(NUMBERS, MIN_DRAWS), (NUMBERS // 20, 6), (1, MAX_DRAWS)])
+def test_many_numbers_are_drawn_less_often(n_features, n_draws):
+    plan = Loss(lambda group, trust: (trust - 0.5) ** 2 + 0.0 * group)
+    batch = _batch([0, 1])._replace(x_score=torch.zeros(()).expand(2, 2, n_features))
+    held = Held()
+    held.validation_batches = lambda: [[batch]]
+    assert fit_trust(plan, held)["known"] == pytest.approx(0.5)
+    assert plan.calls == 3 * n_draws
 
 
 @pytest.mark.parametrize(("slope", "expected"), [(-1.0, 1.0), (1.0, 0.0)])

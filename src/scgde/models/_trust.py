@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,8 +16,9 @@ from scgde.models._training import GDETrainingPlan, mean_loss
 if TYPE_CHECKING:
     from scgde.models._cells import CellModel
 
-#: Draws of noise and times for each held-out group.
-DRAWS = 16
+#: Held-out cells are scored with so many draws of noise and times, an even number, since statistics are measured in half
+#: of them: with no more than make so many numbers, cells times features.
+MIN_DRAWS, MAX_DRAWS, NUMBERS = 2, 32, 500_000
 
 #: Groups that held-out groups are weighed against.
 PRIOR_GROUPS = 10
@@ -63,12 +64,14 @@ def fit_trust(plan: GDETrainingPlan, data: GroupDataModule) -> dict[str, float]:
     return trust | {"new": min(trust["new"], trust["known"])}
 
 
-def _best(plan: GDETrainingPlan, batches: Iterable[GroupBatch]) -> float:
+def _best(plan: GDETrainingPlan, batches: Sequence[GroupBatch]) -> float:
     """The weight of the least loss on held-out cells, by a parabola."""
     device, losses = plan.module.device, []
+    n_numbers = sum(batch.x_score.numel() for batch in batches)
+    n_draws = min(MAX_DRAWS, max(MIN_DRAWS, 2 * math.ceil(NUMBERS / (2 * n_numbers))))
     for batch in batches:
         batch = move_data_to_device(batch, device)
-        for draw in range(DRAWS):
+        for draw in range(n_draws):
             measured = torch.full_like(batch.group, draw % 2) == 1
             each = [plan.loss(batch, step=2**31 + draw, measured=measured, trust=trust)[0] for trust in (0.0, 0.5, 1.0)]
             losses.append(torch.stack([mean_loss(loss, batch) for loss in each]).cpu().double() * len(batch.group))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,11 @@ class Condition:
         """The condition of the groups at ``index``."""
         batch, trust = (None if value is None else value[index] for value in (self.batch, self.trust))
         return Condition(self.mixtures[index], self.measured[index], batch, trust)
+
+    @cached_property
+    def trusted(self) -> bool:
+        """Whether what was learned counts in any group."""
+        return self.trust is None or bool(self.trust.any())
 
 
 class Generator(nn.Module):

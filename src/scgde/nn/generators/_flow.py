@@ -119,6 +119,8 @@ class Flow(InvertibleGenerator):
         ``drift`` is that of the condition's mixtures, where it is at hand.
         """
         velocity, whitened, scale, share = (drift or Drift(condition.mixtures))(x, t)
+        if not condition.trusted:
+            return velocity, share
         learned = scale * self._residual(x, whitened, t, z, condition)
         if condition.trust is not None:
             learned = condition.trust[:, None, None] * learned
@@ -127,17 +129,13 @@ class Flow(InvertibleGenerator):
     def _integrate(self, x: Tensor, z: Tensor, condition: Condition, start: float, stop: float, n_steps: int) -> Tensor:
         """Solve dx/dt = v(x, t) by the midpoint rule, exactly where v is the drift of a single component."""
         drift = Drift(condition.mixtures)
-        trusted = condition.trust is None or bool(condition.trust.any())
         step = (stop - start) / n_steps
         for i in range(n_steps):
             first = start + i * step
             at, point = first, x
             for t in (first + 0.5 * step, first + step):
                 now = x.new_full((len(x),), at)
-                if trusted:
-                    velocity, share = self.velocity(point, now, z, condition, drift)
-                else:
-                    velocity, _, _, share = drift(point, now)
+                velocity, share = self.velocity(point, now, z, condition, drift)
                 point = x + (t - first) * velocity + drift.bend(share, x, first, at, t)
                 at = t
             x = point
