@@ -18,10 +18,11 @@ from scgde.nn.mixtures import symmetric_root
 from scgde.nn.statistics import MixtureStatistics
 
 #: Candidates for the number of components and for the prior mass.
-COMPONENTS = (1, 5, 10, 20)
-PRIOR_MASSES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+COMPONENTS = (1, 5, 10, 20, 40)
+PRIOR_MASSES = (0.001, 0.003, 0.01, 0.03, 0.05, 0.07, 0.1, 0.2, 0.3, 1.0)
 
-#: A loss of log density per cell that does not matter: at no more than this, less regularisation, and less bias, wins.
+#: A loss of log density per cell and feature that does not matter: at no more than this the fewest components win, and
+#: the least regularisation, whose bias stays in groups of many cells.
 NEGLIGIBLE = 0.002
 
 #: Single Gaussians are regularised by at most this many cells of the typical group, if it has at least so many cells.
@@ -77,24 +78,30 @@ def fit_shared_mixture(
         x = x[_systematic(weight.repeat_interleave(torch.tensor([len(cells) for cells in some])))]
     n_judging = torch.tensor([int(max(1, JUDGING_SHARE * len(cells))) if len(cells) > 1 else 0 for cells in some])
     candidates = (n_components,) if n_components else [k for k in COMPONENTS if k == 1 or len(x) >= 50 * k]
-    best: tuple[float, MixtureStatistics | None] = (-np.inf, None)
+    judges = [i for i, n in enumerate(n_judging) if n > 0]
+    found: list[tuple[float, MixtureStatistics]] = []
     for k in candidates:
         statistics = _fit_components(x, min(k, len(x)), feature_scale, seed)
         fitting = _sums(statistics, [cells[: len(cells) - n] for cells, n in zip(some, n_judging, strict=True)])
         statistics.fit_pooled(fitting, weight)
-        judges = [i for i, n in enumerate(n_judging) if n > 0]
-        scores = {}
+        scores = []
         for prior_mass in PRIOR_MASSES:
             statistics.prior_mass.fill_(prior_mass)
             score = _mean_log_prob(statistics, fitting, some, n_judging, judges) if judges else -prior_mass
-            scores[prior_mass] = score
-        score = max(scores.values())
-        if score > best[0]:
-            statistics.prior_mass.fill_(min(c for c, value in scores.items() if value >= score - NEGLIGIBLE))
-            best = (score, statistics)
-    assert best[1] is not None
-    _spare_gaussians(best[1], float(np.median([len(cells) for cells in some])))
-    return best[1]
+            scores.append(score)
+        statistics.prior_mass.fill_(PRIOR_MASSES[_first_good(scores, x.shape[1])])
+        found.append((max(scores), statistics))
+        if max(scores) < max(score for score, _ in found):
+            # More components than tell something predict worse and worse, and take long to fit.
+            break
+    statistics = found[_first_good([score for score, _ in found], x.shape[1])][1]
+    _spare_gaussians(statistics, float(np.median([len(cells) for cells in some])))
+    return statistics
+
+
+def _first_good(scores: list[float], n_features: int) -> int:
+    """Position of the first score that is not worse than the best by more than is negligible."""
+    return next(i for i, score in enumerate(scores) if score >= max(scores) - NEGLIGIBLE * n_features)
 
 
 def _spare_gaussians(statistics: MixtureStatistics, typical: float) -> None:
