@@ -16,8 +16,8 @@ from scgde.models._training import GDETrainingPlan, mean_loss
 if TYPE_CHECKING:
     from scgde.models._cells import CellModel
 
-#: Held-out cells are scored with so many draws of noise and times, an even number, since statistics are measured in half
-#: of them: with no more than make so many numbers, cells times features.
+#: Draws of noise and times for each held-out cell: no more than make so many numbers, cells times features. They are an
+#: even number: in half of them statistics are measured.
 MIN_DRAWS, MAX_DRAWS, NUMBERS = 2, 32, 500_000
 
 #: Groups that held-out groups are weighed against.
