@@ -24,6 +24,7 @@ from scgde.models._training import Budget, GDETrainingPlan, fit
 from scgde.models._trust import default_trust, fit_trust, learning_alone
 from scgde.nn._shared_mixture import MAX_CELLS, MIN_CELLS_PER_GROUP, fit_shared_mixture
 from scgde.nn.generators import Generator
+from scgde.nn.statistics import most_weights
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -98,17 +99,18 @@ def build_module(
     limit = counts if cells.cell is None else counts.clamp(max=max(MIN_CELLS_PER_GROUP, MAX_CELLS // len(train)))
     standard = cells.standardized(shift, scale)
     groups = standard.parts(train.tolist(), limit)
+    n_coordinates = options["n_latent"] - max(1, int(options["n_latent"] * CODE_SHARE))
     statistics = fit_shared_mixture(
         groups,
         feature_scale=scale,
         n_components=options["n_components"],
         seed=options["seed"],
         weight=weight,
+        max_weights=most_weights(n_coordinates),
     )
     folds = fold_sums(standard, counts, statistics)
     sums = folds.sum(1)[train]
     statistics.fit_pooled(sums, weight)
-    n_coordinates = options["n_latent"] - max(1, int(options["n_latent"] * CODE_SHARE))
     statistics.fit_basis(statistics.mixtures(sums), n_coordinates, weight)
     n_coordinates = len(statistics.basis)
     module.build(

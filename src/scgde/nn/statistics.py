@@ -273,8 +273,8 @@ class MixtureStatistics(nn.Module):
         """Set the embedding's coordinates, in blocks: means and spreads, weights, correlations or whole populations.
 
         Means and spreads enter by their principal components over the training groups, and so do correlations, or the
-        mean and covariance of the whole population; weights enter as they are, unless they are more than a third of
-        the coordinates.
+        mean and covariance of the whole population; weights enter as they are, unless there are more than
+        :func:`most_weights`.
 
         A few groups span few directions, and a new group differs in others. The covariance of means and spreads is
         therefore shrunk towards a structured one, in which all components of a group shift (and spread) together along
@@ -294,7 +294,7 @@ class MixtureStatistics(nn.Module):
         spread = (parts[..., 1:] * common).sum(1).square().mean(0).sqrt()
         together = (common * torch.diag(spread)[:, None]).flatten(1)
         own = math.sqrt((1 - share) / len(vector)) * parts[..., 1:].flatten(1)
-        n_weights = 0 if self.n_components == 1 else min(self.n_components, max_coordinates // 3)
+        n_weights = 0 if self.n_components == 1 else min(self.n_components, most_weights(max_coordinates))
         n_others = min(MAX_OTHERS, max_coordinates // 6) if others.shape[1] else 0
         others = principal_axes(others, n_others)
         moments = principal_axes(
@@ -427,6 +427,11 @@ class MixtureStatistics(nn.Module):
         mean = self.mean * self.feature_scale
         center = (self.weight[:, None] * mean).sum(0)
         return (self.weight[:, None] * (mean - center).square()).sum().sqrt().clamp_min(1e-3)
+
+
+def most_weights(max_coordinates: int) -> int:
+    """Number of weights that enter an embedding as they are. Principal components of more miss what new groups have."""
+    return max_coordinates // 2
 
 
 def principal_axes(deviation: Tensor, n: int) -> Tensor:
