@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from scgde import GDE
+from scgde import GDE, TDE
 from scgde.models import _fitting
 
 
@@ -224,3 +224,19 @@ def test_size_of_the_embedding(make_adata, make_model, encoder, n_latent):
     model = make_model(make_adata(), options={"encoder": encoder, "n_latent": n_latent})
     assert model.get_group_embedding().shape == (6, n_latent)
     assert 1 <= model.module.n_coordinates < n_latent
+
+
+@pytest.mark.parametrize(("model", "n_latent", "most"), [(GDE, 128, 40), (GDE, 64, 24), (TDE, 128, 20), (GDE, 8, 20)])
+def test_many_components_need_weights_that_fit_in_the_embedding(adata, monkeypatch, model, n_latent, most):
+    """In the embedding of a transport they are not even wanted."""
+    asked = []
+    fit = _fitting.fit_shared_mixture
+
+    def watched(*args, max_components, **kwargs):
+        asked.append(max_components)
+        return fit(*args, max_components=max_components, **kwargs)
+
+    monkeypatch.setattr(_fitting, "fit_shared_mixture", watched)
+    model.setup_anndata(adata, "donor")
+    model(adata, n_latent=n_latent).train(max_steps=1, enable_progress_bar=False)
+    assert asked == [most]

@@ -5,9 +5,7 @@ import torch
 from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from scgde.nn import _shared_mixture
 from scgde.nn._shared_mixture import COMPONENTS, NEGLIGIBLE, PRIOR_MASSES, _first_good, fit_shared_mixture
-from scgde.nn.statistics import MixtureStatistics
 
 
 def fit(groups, n_components=None, seed=0):
@@ -41,21 +39,6 @@ def test_gaussian_populations_have_one_component_and_types_have_several(n_featur
 )
 def test_what_is_negligible_is_per_feature(scores, first):
     assert _first_good([score * NEGLIGIBLE * 50 for score in scores], n_features=50) == first
-
-
-@pytest.mark.parametrize(("max_weights", "most"), [(48, 40), (40, 40), (39, 20), (1, 20)])
-def test_more_than_a_few_components_need_weights_that_an_embedding_holds(monkeypatch, max_weights, most):
-    tried = []
-
-    def fitted(x, k, feature_scale, seed):
-        tried.append(k)
-        return MixtureStatistics(x.shape[1], k)
-
-    monkeypatch.setattr(_shared_mixture, "_fit_components", fitted)
-    monkeypatch.setattr(_shared_mixture, "_mean_log_prob", lambda statistics, *_: statistics.n_components)
-    groups = gaussians(8, n_cells=200)
-    fit_shared_mixture(groups, feature_scale=torch.ones(8), n_components=None, seed=0, max_weights=max_weights)
-    assert max(tried) == most
 
 
 def test_components_lie_on_the_types():

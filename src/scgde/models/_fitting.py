@@ -22,7 +22,7 @@ from scgde.models._novelty import fit_novelty
 from scgde.models._start import Limits, Start, run_of
 from scgde.models._training import Budget, GDETrainingPlan, fit
 from scgde.models._trust import default_trust, fit_trust, learning_alone
-from scgde.nn._shared_mixture import MAX_CELLS, MIN_CELLS_PER_GROUP, fit_shared_mixture
+from scgde.nn._shared_mixture import FEW, MAX_CELLS, MIN_CELLS_PER_GROUP, fit_shared_mixture
 from scgde.nn.generators import Generator
 from scgde.nn.statistics import most_weights
 
@@ -86,7 +86,8 @@ def build_module(
     n_batch: int,
     options: dict[str, Any],
     heads: list[dict[str, Any]],
-    group_weight: np.ndarray | None = None,
+    group_weight: np.ndarray | None,
+    max_components: int,
 ) -> tuple[GroupedCells, torch.Tensor]:
     """Fit what is closed form on the training groups, then make the networks; returns cells and fold sums."""
     train = torch.from_numpy(split["train"])
@@ -106,7 +107,7 @@ def build_module(
         n_components=options["n_components"],
         seed=options["seed"],
         weight=weight,
-        max_weights=most_weights(n_coordinates),
+        max_components=min(max_components, max(FEW, most_weights(n_coordinates))),
     )
     folds = fold_sums(standard, counts, statistics)
     sums = folds.sum(1)[train]
@@ -216,7 +217,8 @@ def _module_and_cells(
         counts = training_counts(cells.counts, torch.from_numpy(split["validation"]))
         return start.module, cells, fold_sums(cells, counts, start.module.statistics)
     module, specs = GDEModule(), [label.spec for label in labels]
-    cells, folds = build_module(module, cells, split, len(model._batches), model.options, specs, obs.group_weight)
+    sizes = len(model._batches), model.options, specs
+    cells, folds = build_module(module, cells, split, *sizes, obs.group_weight, model._max_components)
     if y is not None:
         module.heads.fit_constants(y[split["train"]])
     return module, cells, folds

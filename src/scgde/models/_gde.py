@@ -53,7 +53,8 @@ class GDE(EmbeddingModel):
     n_latent
         Size of the embedding: principal coordinates of the group's statistics, and at least a quarter learned code.
     n_components
-        Components of the mixture shared by all groups; by default chosen by how well it predicts unseen cells.
+        Components of the mixture shared by all groups; by default chosen by how well it predicts unseen cells, of up to
+        40, and 20 in :class:`TDE`.
     encoder_kwargs, generator_kwargs
         Options of the encoder and of the generator.
     seed
@@ -80,6 +81,9 @@ class GDE(EmbeddingModel):
     """
 
     _module_cls = GDEModule
+
+    #: Most components of the shared mixture that are chosen where ``n_components`` says nothing.
+    _max_components = 40
 
     def __init__(
         self,

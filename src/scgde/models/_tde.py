@@ -66,6 +66,9 @@ class TDE(ForecastModel):
     >>> moved = model.transport(source=("clone_7", "4"), target=("clone_7", "6"))
     """
 
+    #: More say more of a population, but its cells pass less well through noise that they share with another.
+    _max_components = 20
+
     def __init__(
         self,
         adata: AnnData | None = None,

@@ -21,7 +21,7 @@ from scgde.nn.statistics import MixtureStatistics
 COMPONENTS = (1, 5, 10, 20, 40)
 PRIOR_MASSES = (0.001, 0.003, 0.01, 0.03, 0.05, 0.07, 0.1, 0.2, 0.3, 1.0)
 
-#: So many components may have weights of which an embedding holds principal components alone.
+#: So many components are always tried, also where an embedding holds principal components of their weights alone.
 FEW = 20
 
 #: A loss of log density per cell and feature that does not matter: at no more than this the fewest components win, and
@@ -54,7 +54,7 @@ def fit_shared_mixture(
     n_components: int | None,
     seed: int,
     weight: Tensor | None = None,
-    max_weights: int = max(COMPONENTS),
+    max_components: int = max(COMPONENTS),
 ) -> MixtureStatistics:
     """Statistics on the shared mixture that best predicts unseen cells of each group.
 
@@ -73,9 +73,8 @@ def fit_shared_mixture(
         Seed of the mixture's initialisation.
     weight
         (groups,) what each group counts; by default all count equally.
-    max_weights
-        Number of weights that an embedding holds as they are: more than :data:`FEW` components are chosen only if
-        theirs are.
+    max_components
+        Most components to choose.
     """
     chosen = _subset(groups, seed)
     weight = None if weight is None else weight[[i for i, _ in chosen]]
@@ -84,7 +83,7 @@ def fit_shared_mixture(
     if weight is not None:
         x = x[_systematic(weight.repeat_interleave(torch.tensor([len(cells) for cells in some])))]
     n_judging = torch.tensor([int(max(1, JUDGING_SHARE * len(cells))) if len(cells) > 1 else 0 for cells in some])
-    most = min(max(max_weights, FEW), len(x) // 50)
+    most = min(max_components, len(x) // 50)
     candidates = (n_components,) if n_components else [k for k in COMPONENTS if k == 1 or k <= most]
     judges = [i for i, n in enumerate(n_judging) if n > 0]
     found: list[tuple[float, MixtureStatistics]] = []
