@@ -227,7 +227,7 @@ def test_size_of_the_embedding(make_adata, make_model, encoder, n_latent):
 
 
 @pytest.mark.parametrize(("model", "n_latent", "most"), [(GDE, 128, 40), (GDE, 64, 24), (TDE, 128, 20), (GDE, 8, 20)])
-def test_many_components_need_weights_that_fit_in_the_embedding(adata, monkeypatch, model, n_latent, most):
+def test_many_components_need_weights_that_fit_in_the_embedding(make_adata, monkeypatch, model, n_latent, most):
     """In the embedding of a transport they are not even wanted."""
     asked = []
     fit = _fitting.fit_shared_mixture
@@ -237,6 +237,7 @@ def test_many_components_need_weights_that_fit_in_the_embedding(adata, monkeypat
         return fit(*args, max_components=max_components, **kwargs)
 
     monkeypatch.setattr(_fitting, "fit_shared_mixture", watched)
+    adata = make_adata()
     model.setup_anndata(adata, "donor")
     model(adata, n_latent=n_latent).train(max_steps=1, enable_progress_bar=False)
     assert asked == [most]
