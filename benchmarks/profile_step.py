@@ -18,7 +18,7 @@ from unittest.mock import patch
 
 import numpy as np
 from _report import Record, Report, parser
-from throughput import RecordLastStep, StepProfiler, median_seconds, synchronize
+from throughput import WARM_UP, ReplayBetweenSteps, StepProfiler, synchronize
 
 from scgde import GDE
 from scgde.data import GroupedCells, GroupSampler
@@ -83,16 +83,18 @@ class Timers:
         return first
 
 
-def measure(seed: int, steps: int, n_cells: int) -> Record:
+def measure(seed: int, steps: int, n_cells: int, precision: str) -> Record:
     """Train, and tell the milliseconds of each part."""
     adata = simulate_populations("cells50", 200, n_cells, seed=100)
     GDE.setup_anndata(adata, groupby="group", use_rep="X")
-    model, timers, profiler, recorder = GDE(adata, seed=seed), Timers(), StepProfiler(), RecordLastStep(steps - 1)
+    warm_up = min(WARM_UP, steps // 4)
+    model, timers, profiler, replay = GDE(adata, seed=seed), Timers(), StepProfiler(), ReplayBetweenSteps(warm_up)
     with timers.on(FUNCTIONS):
-        model.train(max_steps=steps, profiler=profiler, callbacks=[recorder], enable_progress_bar=False)
-    warm_up = min(20, steps // 4)
-    parts = {name: 1e3 * float(np.median(seconds)) for name, seconds in profiler.parts(warm_up).items()}
-    floor = 1e3 * median_seconds(recorder.products.replay, 20)
+        model.train(
+            max_steps=steps, profiler=profiler, callbacks=[replay], precision=precision, enable_progress_bar=False
+        )
+    parts = {name: 1e3 * seconds for name, seconds in replay.medians(profiler).items()}
+    floor = 1e3 * replay.floor
     # The first and the last entry hold what comes before the first step and after the last one.
     ours = timers.steps[1 + warm_up : -2]
     small = {name: 1e3 * float(np.median([step.get(name, 0.0) for step in ours])) for name in FUNCTIONS}
@@ -106,17 +108,25 @@ def measure(seed: int, steps: int, n_cells: int) -> Record:
 
 def main() -> None:
     """Measure every seed and print the table."""
-    options = parser(__doc__.splitlines()[0], steps=300).parse_args()
+    arguments = parser(__doc__.splitlines()[0], steps=300)
+    arguments.add_argument("--precision", default="32-true", help="of the networks, as Lightning names it")
+    options = arguments.parse_args()
     steps, seeds, n_cells = options.steps, options.seeds, 1000
     if options.quick:
         steps, seeds, n_cells = min(steps, 20), seeds[:1], 100
     # Lightning's remarks on the machine are not results.
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
-    settings = {"groups": 200, "cells per group": n_cells, "features": 50, "steps": steps}
+    settings = {
+        "groups": 200,
+        "cells per group": n_cells,
+        "features": 50,
+        "steps": steps,
+        "precision": options.precision,
+    }
     report = Report("A training step of GDE with default settings, part by part", settings, options.json)
     for seed in seeds:
-        report.measure(f"seed {seed}", lambda seed=seed: measure(seed, steps, n_cells))
+        report.measure(f"seed {seed}", lambda seed=seed: measure(seed, steps, n_cells, options.precision))
     report.show()
 
 

@@ -34,6 +34,9 @@ from scgde.models._inference import encode_groups, generate
 #: Groups and cells per group of the simulated matrix; 50 features.
 N_GROUPS, N_CELLS = 200, 1000
 
+#: Steps before those that are timed.
+WARM_UP = 20
+
 #: Cells generated per group, for the first groups.
 GENERATED_GROUPS, GENERATED_CELLS = 20, 512
 
@@ -87,14 +90,13 @@ class StepProfiler(Profiler):
             part = next(name for name, end in PARTS.items() if action_name.endswith(end))
             self.durations[part].append(time.perf_counter() - self._open.pop(action_name))
 
-    def parts(self, warm_up: int) -> dict[str, np.ndarray]:
-        """Seconds of each step after the first ones: in all, and by part. The last step is left out."""
+    def parts(self) -> dict[str, np.ndarray]:
+        """Seconds of each step: in all, and by part. The last step is left out."""
         step = np.diff(self.starts)
         parts = {name: np.array(self.durations[name][: len(step)]) for name in PARTS}
         # Lightning's optimizer step contains the closure, which is the rest of the computation.
         parts["optimizer"] = parts["optimizer"] - parts["forward"] - parts["backward"] - parts["clipping"]
-        parts = {"step": step, **parts, "other": step - sum(parts.values())}
-        return {name: seconds[warm_up:] for name, seconds in parts.items()}
+        return {"step": step, **parts, "other": step - sum(parts.values())}
 
 
 class MatrixProducts(TorchDispatchMode):
@@ -126,21 +128,51 @@ def _like(tensor: torch.Tensor) -> torch.Tensor:
     return numbers.as_strided(tensor.shape, tensor.stride())
 
 
-class RecordLastStep(pl.Callback):
-    """Records the matrix products of the last training step."""
+class ReplayBetweenSteps(pl.Callback):
+    """Records the matrix products of one step, and replays them between later ones.
 
-    def __init__(self, step: int) -> None:
-        self.step, self.products = step, MatrixProducts()
+    A shared machine is faster at some times than at others: what is compared has to take turns.
+
+    Parameters
+    ----------
+    first
+        The step that is recorded; the steps before it do not count.
+    every
+        Steps from one replay to the next.
+    """
+
+    def __init__(self, first: int, every: int = 10) -> None:
+        self.first, self.every = first, every
+        self.products, self.seconds = MatrixProducts(), list[float]()
+        self.disturbed: set[int] = set()
 
     def on_train_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
         """Start recording."""
-        if trainer.global_step == self.step:
+        if trainer.global_step == self.first:
             self.products.__enter__()
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
-        """Stop recording."""
-        if trainer.global_step == self.step + 1:
+        """Stop recording, or replay."""
+        step = trainer.global_step - 1
+        if step == self.first:
             self.products.__exit__(None, None, None)
+        elif step > self.first and step % self.every == 0:
+            self.seconds.append(median_seconds(self.products.replay, 1))
+        else:
+            return
+        self.disturbed.add(step)
+
+    def medians(self, profiler: StepProfiler) -> Record:
+        """Median seconds of a step and of each part of it, of steps in which nothing was recorded or replayed."""
+        parts = profiler.parts()
+        steps = np.arange(len(parts["step"]))
+        kept = (steps > self.first) & ~np.isin(steps, list(self.disturbed))
+        return {name: float(np.median(seconds[kept])) for name, seconds in parts.items()}
+
+    @property
+    def floor(self) -> float:
+        """Median seconds of the matrix products alone."""
+        return statistics.median(self.seconds)
 
 
 def median_seconds(function: Callable[[], Any], repeats: int) -> float:
@@ -164,21 +196,20 @@ def peak_memory(accelerator: str = "auto") -> float:
 
 def train(model: GDE, steps: int, accelerator: str) -> Record:
     """Train, and tell where the time of a step goes."""
-    profiler, recorder = StepProfiler(), RecordLastStep(steps - 1)
+    profiler, replay = StepProfiler(), ReplayBetweenSteps(min(WARM_UP, steps // 4))
     start = time.perf_counter()
     model.train(
-        max_steps=steps, accelerator=accelerator, profiler=profiler, callbacks=[recorder], enable_progress_bar=False
+        max_steps=steps, accelerator=accelerator, profiler=profiler, callbacks=[replay], enable_progress_bar=False
     )
-    whole = time.perf_counter() - start
-    median = {name: float(np.median(seconds)) for name, seconds in profiler.parts(min(20, steps // 4)).items()}
-    floor = median_seconds(recorder.products.replay, 20)
+    whole = time.perf_counter() - start - 2 * sum(replay.seconds)
+    median, floor = replay.medians(profiler), replay.floor
     shares = {f"share: {name} (%)": 100 * median[name] / median["step"] for name in median if name != "step"}
     return {
         "training steps/s": 1 / median["step"],
         "step (ms)": 1e3 * median["step"],
         **shares,
-        "matrix products in a step": len(recorder.products.calls),
-        "their floating-point operations (G)": recorder.products.flops / 1e9,
+        "matrix products in a step": len(replay.products.calls),
+        "their floating-point operations (G)": replay.products.flops / 1e9,
         "their time alone, the floor (ms)": 1e3 * floor,
         "step / floor": median["step"] / floor,
         "train() in all (s)": whole,
