@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,8 +15,62 @@ from scgde.nn.couplings import COUPLINGS
 from scgde.nn.direct import DIRECT, Transport
 from scgde.nn.gaussians import gaussian_map, moments
 from scgde.nn.generators import Condition
-from scgde.nn.mixtures import symmetric_root
+from scgde.nn.mixtures import Mixtures, symmetric_root
 from scgde.nn.ode import integrate
+
+
+@dataclass(frozen=True)
+class _GaussianPath:
+    """The path between the moments of pairs of populations, under a coupling.
+
+    Parameters
+    ----------
+    mean
+        (pairs, features) of source and target.
+    covariance
+        Of source and target: variances (pairs, features), or matrices.
+    linear
+        The optimal map's linear part, in the same shape; None where cells are coupled independently.
+    """
+
+    mean: tuple[Tensor, Tensor]
+    covariance: tuple[Tensor, Tensor]
+    linear: Tensor | None
+
+    @classmethod
+    def between(cls, source: Mixtures, target: Mixtures, *, independent: bool) -> _GaussianPath:
+        """The path between the moments of mixtures."""
+        (m0, c0), (m1, c1) = moments(source), moments(target)
+        return cls((m0, m1), (c0, c1), None if independent else gaussian_map(c0, c1))
+
+    def __getitem__(self, index: Tensor) -> _GaussianPath:
+        (m0, m1), (c0, c1) = self.mean, self.covariance
+        linear = None if self.linear is None else self.linear[index]
+        return _GaussianPath((m0[index], m1[index]), (c0[index], c1[index]), linear)
+
+    def __call__(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Velocity of cells ``x`` (pairs, cells, features) at ``t`` (pairs, 1, 1), whitened cells and target scale."""
+        (m0, m1), (c0, c1), linear = self.mean, self.covariance, self.linear
+        centred = x - torch.lerp(m0[:, None], m1[:, None], t)
+        shift = (m1 - m0)[:, None]
+        full = c0.ndim == 3
+        if linear is None:
+            c0, c1 = (c if full else c[:, None] for c in (c0, c1))
+            covariance = (1 - t).square() * c0 + t.square() * c1
+            cross = t * c1 - (1 - t) * c0
+            gain = cross @ covariance.inverse() if full else cross / covariance
+        else:
+            unit = torch.eye(x.shape[-1], device=x.device).expand_as(linear) if full else torch.ones_like(linear)
+            linear, unit = (value if full else value[:, None] for value in (linear, unit))
+            between = torch.lerp(unit, linear, t)
+            gain = (linear - unit) @ between.inverse() if full else (linear - unit) / between
+            covariance = between @ c0 @ between.transpose(1, 2) if full else between.square() * c0[:, None]
+        if not full:
+            root = covariance.sqrt()
+            return shift + centred * gain, centred / root, c1.view_as(shift).sqrt()
+        inverse = symmetric_root(covariance).inverse()
+        scale = c1.diagonal(dim1=-2, dim2=-1).mean(-1).sqrt()[:, None, None]
+        return shift + centred @ gain.transpose(1, 2), centred @ inverse, scale
 
 
 class PairTransport(Transport):
@@ -121,61 +176,42 @@ class PairTransport(Transport):
         block = torch.arange(pairs, device=x0.device).repeat_interleave(times)
         t = t.flatten()
         xt = torch.lerp(x0, x1, t[:, None, None])
-        ends = (Condition(each.mixtures[block], each.measured[block], batch) for each in condition)
-        error = x1 - x0 - self.velocity(xt, t, z[0][block], z[1][block], *ends)
+        base = self._base(*condition)
+        base = base and base[block]
+        error = x1 - x0 - self._velocity(xt, t, z[0][block], z[1][block], base, batch)
         return error.square().mean((1, 2)).view(pairs, times).mean(1)
 
     def _couple(self, x: tuple[Tensor, Tensor], weight: tuple[Tensor, Tensor], random: CounterRandom):
         """Indices of coupled cells, (pairs, cells) each, in an order without meaning."""
         pairs, cells = x[0].shape[:2]
         u = random.uniform("order", cells + 1).cpu().double().numpy()
-        arrays = [value.detach().cpu().double().numpy() for both in zip(x, weight, strict=True) for value in both]
-        rows = np.empty((2, pairs, cells), dtype=np.int64)
-        couple = COUPLINGS[self.coupling]
+        (x0, x1), (w0, w1) = ([each.detach().cpu().double().numpy() for each in both] for both in (x, weight))
+        w0, w1 = (each / each.sum(1, keepdims=True) for each in (w0, w1))
+        # Equally spaced draws take each of n equal cells once.
+        spaced, order = (np.arange(cells) + u[:, -1:]) / cells, np.argsort(u[:, :-1], axis=1)
+        couple, rows = COUPLINGS[self.coupling], np.empty((2, pairs, cells), dtype=np.int64)
         for p in range(pairs):
-            masses = arrays[1][p] / arrays[1][p].sum(), arrays[3][p] / arrays[3][p].sum()
-            # Equally spaced draws take each of n equal cells once.
-            spaced = (np.arange(cells) + u[p, -1]) / cells
-            order = np.argsort(u[p, :-1])
-            rows[:, p] = np.stack(couple(arrays[0][p], masses[0], arrays[2][p], masses[1], spaced))[:, order]
-        return torch.from_numpy(rows).to(x[0].device)
+            rows[0, p], rows[1, p] = couple(x0[p], w0[p], x1[p], w1[p], spaced[p])
+        return torch.from_numpy(np.take_along_axis(rows, order[None], axis=2)).to(x[0].device)
 
-    def velocity(self, x: Tensor, t: Tensor, z_s: Tensor, z_t: Tensor, source: Condition, target: Condition) -> Tensor:
+    def _base(self, source: Condition, target: Condition) -> _GaussianPath | None:
+        """The closed form between pairs of populations, made once for all cells and times."""
+        if self.base == "none":
+            return None
+        ends = source, source if self.condition_on == "source" else target
+        return _GaussianPath.between(*(each.mixtures for each in ends), independent=self.coupling == "independent")
+
+    def _velocity(
+        self, x: Tensor, t: Tensor, z_s: Tensor, z_t: Tensor, base: _GaussianPath | None, batch: Tensor | None
+    ) -> Tensor:
         """Velocity of cells ``x`` (blocks, cells, features) at times ``t`` (blocks,)."""
         if self.condition_on == "source":
-            z_t, target = torch.zeros_like(z_t), Condition(source.mixtures, source.measured, target.batch)
+            z_t = torch.zeros_like(z_t)
         known = torch.cat([z_s, z_t, time_features(t)], dim=-1)
-        if self.base == "none":
-            return self.net(torch.cat([x, x], dim=-1), known, target.batch)
-        drift, whitened, scale = self._gaussian(x, t[:, None, None], moments(source.mixtures), moments(target.mixtures))
-        return drift + scale * self.net(torch.cat([x, whitened], dim=-1), known, target.batch)
-
-    def _gaussian(
-        self, x: Tensor, t: Tensor, source: tuple[Tensor, Tensor], target: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Velocity of the path between Gaussians under the coupling, whitened position, and scale of the target."""
-        (m0, c0), (m1, c1) = source, target
-        centred = x - torch.lerp(m0[:, None], m1[:, None], t)
-        shift = (m1 - m0)[:, None]
-        full = c0.ndim == 3
-        if self.coupling == "independent":
-            c0, c1 = (c if full else c[:, None] for c in (c0, c1))
-            covariance = (1 - t).square() * c0 + t.square() * c1
-            cross = t * c1 - (1 - t) * c0
-            gain = cross @ covariance.inverse() if full else cross / covariance
-        else:
-            linear = gaussian_map(c0, c1)
-            unit = torch.eye(x.shape[-1], device=x.device).expand_as(linear) if full else torch.ones_like(linear)
-            linear, unit = (value if full else value[:, None] for value in (linear, unit))
-            between = torch.lerp(unit, linear, t)
-            gain = (linear - unit) @ between.inverse() if full else (linear - unit) / between
-            covariance = between @ c0 @ between.transpose(1, 2) if full else between.square() * c0[:, None]
-        if not full:
-            root = covariance.sqrt()
-            return shift + centred * gain, centred / root, c1.view_as(shift).sqrt()
-        inverse = symmetric_root(covariance).inverse()
-        scale = c1.diagonal(dim1=-2, dim2=-1).mean(-1).sqrt()[:, None, None]
-        return shift + centred @ gain.transpose(1, 2), centred @ inverse, scale
+        if base is None:
+            return self.net(torch.cat([x, x], dim=-1), known, batch)
+        drift, whitened, scale = base(x, t[:, None, None])
+        return drift + scale * self.net(torch.cat([x, whitened], dim=-1), known, batch)
 
     def path(
         self,
@@ -188,9 +224,10 @@ class PairTransport(Transport):
         random: CounterRandom | None = None,
     ) -> Iterator[Tensor]:
         """Cells at each of the increasing ``times``, see :meth:`Transport.path`."""
+        base = self._base(source, target)
 
         def velocity(x: Tensor, t: float) -> Tensor:
-            return self.velocity(x, torch.full((len(x),), t, device=x.device), z_s, z_t, source, target)
+            return self._velocity(x, torch.full((len(x),), t, device=x.device), z_s, z_t, base, target.batch)
 
         now = 0.0
         for t in times:
