@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 import torch
 
-from scgde.nn._random import STREAMS, CounterRandom, philox
+from scgde.nn._random import STREAMS, CounterRandom, _philox_elementwise, philox
 
 # Philox4x32-10 in Random123's kat_vectors: counter, key, words.
 KNOWN_ANSWERS = [
@@ -25,17 +25,28 @@ def numbers(seed=0, step=0, group=(0,), stream="noise", n=64, kind="uniform", de
     return getattr(CounterRandom(seed, step, torch.tensor(group, device=device)), kind)(stream, n)
 
 
+# Compiled on the CPU, elementwise on other devices.
+implementations = pytest.mark.parametrize("implementation", [philox, _philox_elementwise])
+
+
+@implementations
 @pytest.mark.parametrize(("counter", "key", "answer"), KNOWN_ANSWERS)
-def test_philox_gives_the_published_answers(counter, key, answer, device):
+def test_philox_gives_the_published_answers(implementation, counter, key, answer, device):
     counter = tuple(torch.tensor([word, word], device=device) for word in words(counter))
-    got = philox(counter, tuple(words(key)))
-    assert [word.tolist() for word in got] == [[word, word] for word in words(answer)]
+    assert implementation(counter, tuple(words(key))).tolist() == [words(answer), words(answer)]
 
 
-def test_all_known_answers_at_once():
+@implementations
+def test_all_known_answers_at_once(implementation):
     counters = tuple(torch.tensor(column) for column in zip(*(words(c) for c, _, _ in KNOWN_ANSWERS), strict=True))
     for i, (_, key, answer) in enumerate(KNOWN_ANSWERS):
-        assert [int(word[i]) for word in philox(counters, tuple(words(key)))] == words(answer)
+        assert implementation(counters, tuple(words(key)))[i].tolist() == words(answer)
+
+
+def test_both_implementations_give_the_same_bits():
+    counter = tuple(torch.randint(2**32, (7, 300), generator=torch.Generator().manual_seed(i)) for i in range(4))
+    key = (2**32 - 5, 12345)
+    assert torch.equal(philox(counter, key), _philox_elementwise(counter, key))
 
 
 @pytest.mark.parametrize("kind", ["uniform", "normal"])
