@@ -124,7 +124,7 @@ class PairTransport(Transport):
         width: int | None = None,
         n_layers: int = 3,
         dropout: float = 0.0,
-        n_times: int = 8,
+        n_times: int = 4,
         n_steps: int = 8,
     ) -> None:
         super().__init__()

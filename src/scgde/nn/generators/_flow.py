@@ -57,7 +57,7 @@ class Flow(InvertibleGenerator):
         width: int | None = None,
         n_layers: int = 3,
         dropout: float = 0.0,
-        n_times: int = 8,
+        n_times: int = 4,
         n_steps: int = 10,
     ) -> None:
         super().__init__(n_features, n_latent, n_batch)
