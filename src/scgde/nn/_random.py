@@ -61,7 +61,7 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int])
     """
     if counter[0].device.type != "cpu":
         return _philox_elementwise(counter, key)
-    # Compiled, a tenth of the time: the rounds of a counter stay in registers.
+    # Compiled, it takes a quarter of the time: what belongs to a counter stays in registers.
     words = torch.empty(*counter[0].shape, 4, dtype=torch.int64)
     flat = (each.reshape(-1).numpy().view(np.uint64) for each in counter)
     _philox_loop(*flat, *map(np.uint64, key), words.view(-1, 4).numpy().view(np.uint64))  # type: ignore[call-arg]
